@@ -1,0 +1,1 @@
+"""The store and everything that reads it: SQL, metrics, reports."""

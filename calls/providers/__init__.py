@@ -1,0 +1,1 @@
+"""One module per platform; each ends in one `provider` record."""

@@ -1,0 +1,1 @@
+"""The door: verifies webhooks, makes them durable, answers."""

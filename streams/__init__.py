@@ -1,0 +1,1 @@
+"""The stream: turns journalled deliveries into rows of the store."""
