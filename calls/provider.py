@@ -33,8 +33,11 @@ class Provider:
     """Request headers, in lower case, that are kept with a delivery beside `content-type` and `user-agent`."""
     answers_inbound: bool = False
     """Whether the platform asks, while a call waits, what to do with it (`call_inbound`)."""
+    events: frozenset[str] = field(default_factory=frozenset)
+    """The events that the platform documents, in its own words; others are taken too. Each has a sample."""
     sends: frozenset[str] = field(default_factory=frozenset)
-    """Columns of `calls` and names of list tables that this platform can fill; others are "not available"."""
+    """Columns of `calls` and names of list tables (`call_analysis`, `leads`, ...) that this platform can fill; others
+    are "not available"."""
     connect: str = ""
     """Where to click and what to paste to connect the platform: Markdown, `{url}` stands for the webhook address."""
 

@@ -1,0 +1,17 @@
+-- title: Voicemail
+-- kind: share
+-- unit: %
+-- better: lower
+-- about: Share of finished calls that reached a voicemail or another machine, whether or not a message was left.
+-- needs: connection status
+-- from: rollup_calls
+-- version: 1
+SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
+FROM (
+    SELECT
+        bucket, "slice",
+        coalesce(sum(calls) FILTER (WHERE connection = 'machine'), 0) AS numerator,
+        coalesce(sum(calls) FILTER (WHERE connection <> 'in_progress'), 0) AS denominator
+    FROM selected
+    GROUP BY bucket, "slice"
+)

@@ -1,0 +1,145 @@
+"""Demo traffic: made-up calls of every provider, signed and posted like real ones, in a folder of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from calls.errors import CalltallyError
+from calls.settings import FILE_NAME, Source, load
+
+if TYPE_CHECKING:
+    import httpx
+
+app = typer.Typer()
+
+FOLDER = Path("demo-data")
+HISTORY_DAYS = 14
+HISTORY_CALLS = 2400
+LIVE_CALLS_PER_S = 0.8
+DAY_US = 86_400 * 1_000_000
+START_WAIT_S = 30
+
+
+def prepare(folder: Path) -> None:
+    """Make the demo's own settings file, with secrets made for the occasion; an existing one is kept."""
+    from calls.provider import discover
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE_NAME
+    if path.exists():
+        return
+    lines = ["# Made by `calltally up --demo`; delete the folder to start afresh.", 'data_dir = "."', "demo = true", ""]
+    for name in discover():
+        lines += ["", f"[sources.{name}]", f'secrets = ["{secrets.token_hex(24)}"]']
+    path.touch(mode=0o600)
+    path.write_text("\n".join(lines) + "\n")
+
+
+@app.command(hidden=True)
+def demo_traffic(
+    history: Annotated[bool, typer.Option(help="Begin with the calls of the last two weeks.")] = False,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same calls.")] = 7,
+    seconds: Annotated[float, typer.Option(help="Stop after so long; 0 goes on until stopped.")] = 0,
+) -> None:
+    """Post made-up calls of every source without end; run by `calltally up --demo`."""
+    settings = load()
+    address = f"http://{settings.ingest_host}:{settings.ingest_port}"
+    asyncio.run(_run(list(settings.sources.values()), address, history, random.Random(seed), seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    at: float
+    """Seconds on the monotonic clock; 0 is at once."""
+    source: Source
+    body: bytes
+
+
+async def _run(sources: list[Source], address: str, history: bool, dice: random.Random, seconds: float) -> None:
+    import httpx
+
+    from cli.send import Sender
+
+    senders = {source.name: Sender(source, f"{address}/webhooks/{source.name}") for source in sources}
+    async with httpx.AsyncClient(timeout=30) as client:
+        await _wait_until_ready(client, address)
+        if history:
+            started = time.monotonic()
+            past = list(_history(sources, dice))
+            for begin in range(0, len(past), 32):
+                await asyncio.gather(
+                    *(senders[due.source.name].post(client, due.body) for due in past[begin : begin + 32])
+                )
+            took_s = time.monotonic() - started
+            typer.echo(f"{len(past)} webhooks of the last {HISTORY_DAYS} days, signed and posted in {took_s:.1f} s")
+        typer.echo("live calls follow, about one a second; Ctrl-C stops everything")
+        end = time.monotonic() + seconds if seconds else math.inf
+        for due in _live(sources, dice):
+            if due.at > end:
+                return
+            await asyncio.sleep(max(0.0, due.at - time.monotonic()))
+            await senders[due.source.name].post(client, due.body)
+
+
+async def _wait_until_ready(client: httpx.AsyncClient, address: str) -> None:
+    import httpx
+
+    for _ in range(START_WAIT_S * 10):
+        try:
+            if (await client.get(f"{address}/readyz")).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        await asyncio.sleep(0.1)
+    raise CalltallyError(f"Ingest at {address} was not ready within {START_WAIT_S} s; its own lines above say why.")
+
+
+def _history(sources: list[Source], dice: random.Random) -> Iterator[_Due]:
+    from calls.provider import named
+    from calls.traffic import one_call
+
+    now = int(time.time() * 1_000_000)
+    weights = [3 if source.provider == "synthflow" else 1 for source in sources]
+    for _ in range(HISTORY_CALLS):
+        source = dice.choices(sources, weights)[0]
+        ended_at = _office_hours(now, dice)
+        for post in one_call(named(source.provider), dice=dice, ended_at=ended_at):
+            yield _Due(0, source, post.body)
+
+
+def _office_hours(now: int, dice: random.Random) -> int:
+    """A time in the last two weeks, more often by day and on weekdays, with a slow rise towards today."""
+    while True:
+        back_days = HISTORY_DAYS * (1 - math.sqrt(dice.random()))
+        at = now - int(back_days * DAY_US)
+        hour = at // (3_600 * 1_000_000) % 24
+        weekday = (at // DAY_US + 3) % 7
+        if dice.random() < (1.0 if 8 <= hour < 18 else 0.15) * (1.0 if weekday < 5 else 0.3):
+            return at
+
+
+def _live(sources: list[Source], dice: random.Random) -> Iterator[_Due]:
+    from calls.provider import named
+    from calls.traffic import one_call
+
+    at = time.monotonic()
+    waiting: list[_Due] = []
+    while True:
+        at += dice.expovariate(LIVE_CALLS_PER_S)
+        source = dice.choice(sources)
+        ended_at = int((time.time() + at - time.monotonic()) * 1_000_000)
+        for post in one_call(named(source.provider), dice=dice, ended_at=ended_at):
+            waiting.append(_Due(at + min(post.after_s, 20), source, post.body))
+        waiting.sort(key=lambda due: due.at)
+        while waiting and waiting[0].at <= at:
+            yield waiting.pop(0)

@@ -1,0 +1,136 @@
+"""`calltally send`: signed sample traffic for one source, over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from calls.errors import CalltallyError, SettingsError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from calls.provider import Provider
+    from calls.settings import Source
+
+app = typer.Typer()
+
+IN_FLIGHT_MAX = 32
+
+
+@app.command()
+def send(
+    source: Annotated[str, typer.Argument(help="Name of the source to send as.")],
+    event: Annotated[str | None, typer.Option(help="Only this event of the provider.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many calls (or bodies, with --event or --file).")] = 1,
+    rate: Annotated[float, typer.Option(min=0, help="Calls a second; 0 is as fast as it goes.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="The same seed makes the same calls.")] = None,
+    file: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Send this body as it is.")] = None,
+    url: Annotated[str | None, typer.Option(help="Address of ingest, where it is not the one of the settings.")] = None,
+) -> None:
+    """Send signed sample traffic: made-up calls as the provider would send them."""
+    from calls import settings as all_settings
+
+    settings = all_settings.load()
+    try:
+        chosen = settings.sources[source]
+    except KeyError:
+        known = ", ".join(settings.sources) or "none yet; see `calltally sources add`"
+        raise SettingsError(f"There is no source '{source}'. Known are: {known}.") from None
+    base = url or f"http://{settings.ingest_host}:{settings.ingest_port}"
+    sender = Sender(chosen, f"{base}/webhooks/{source}")
+    answers = asyncio.run(sender.send(count=count, rate=rate, seed=seed, event=event, file=file))
+    for (status, reason), number in sorted(answers.items()):
+        typer.echo(f"{number} answered {status}{f' ({reason})' if reason else ''}", err=True)
+    if any(status != 200 for status, _ in answers):
+        raise typer.Exit(1)
+
+
+class Sender:
+    """Posts bodies as one source, signed with its newest secret."""
+
+    def __init__(self, source: Source, address: str) -> None:
+        from calls.provider import named
+
+        self._source = source
+        self._provider: Provider = named(source.provider)
+        self._address = address
+
+    async def send(
+        self,
+        *,
+        count: int,
+        rate: float = 0,
+        seed: int | None = None,
+        event: str | None = None,
+        file: Path | None = None,
+    ) -> Counter[tuple[int, str]]:
+        """Send `count` calls and count the answers by status and reason. Raises CalltallyError if nobody listens."""
+        import httpx
+
+        answers: Counter[tuple[int, str]] = Counter()
+        slots = asyncio.Semaphore(IN_FLIGHT_MAX)
+        limits = httpx.Limits(max_connections=IN_FLIGHT_MAX)
+        async with httpx.AsyncClient(timeout=30, limits=limits) as client:
+
+            async def post(body: bytes) -> None:
+                async with slots:
+                    answers[await self.post(client, body)] += 1
+
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    async for body in self._bodies(count, rate, seed, event, file):
+                        # Waits for a free slot, so that a million calls are not a million tasks.
+                        async with slots:
+                            tasks.create_task(post(body))
+            except* CalltallyError as group:
+                raise group.exceptions[0] from None
+        return answers
+
+    async def post(self, client: httpx.AsyncClient, body: bytes) -> tuple[int, str]:
+        """Post one body; the answer's status and, for a refusal, its code. Raises CalltallyError if nobody listens."""
+        import httpx
+
+        try:
+            answer = await client.post(self._address, content=body, headers=self._headers(body))
+        except httpx.TransportError as error:
+            raise CalltallyError(
+                f"Nobody answers at {self._address} ({type(error).__name__}). Start `calltally up` or `calltally ingest` first."
+            ) from None
+        reason = "" if answer.status_code == 200 else str(answer.json().get("error", ""))
+        return answer.status_code, reason
+
+    def _headers(self, body: bytes) -> dict[str, str]:
+        from calls.signing import sign
+
+        headers = {"content-type": "application/json", "user-agent": "calltally-send"}
+        if not self._source.secrets:
+            return headers
+        signed_id = self._provider.signed_id(body) if self._provider.signed_id is not None else b""
+        secret = self._source.secrets[0]
+        return headers | sign(self._provider.scheme, secret, body, now_s=int(time.time()), signed_id=signed_id)
+
+    async def _bodies(
+        self, count: int, rate: float, seed: int | None, event: str | None, file: Path | None
+    ) -> AsyncIterator[bytes]:
+        from calls.traffic import one_call
+
+        if file is not None:
+            for _ in range(count):
+                yield file.read_bytes()
+            return
+        dice = random.Random(seed)
+        started = time.monotonic()
+        for number in range(count):
+            if rate:
+                await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
+            ended_at = int(time.time() * 1_000_000)
+            for post in one_call(self._provider, dice=dice, ended_at=ended_at, event=event):
+                yield post.body

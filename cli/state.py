@@ -1,0 +1,246 @@
+"""How everything stands: what runs, what the journal holds, how much of it is applied, who sent when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from calls.errors import CalltallyError, JournalError, QueryError
+from cli import quarantined
+from cli.health import Health, State, health
+
+if TYPE_CHECKING:
+    from calls.settings import Settings
+
+
+@dataclass(slots=True)
+class Journalled:
+    """What the journal holds."""
+
+    id: str | None = None
+    position: int = 0
+    bytes: int = 0
+    newest_at: datetime | None = None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Stored:
+    """What the store holds."""
+
+    position: int = 0
+    bytes: int = 0
+    newest_at: datetime | None = None
+    calls: int = 0
+    events: int = 0
+    dead_letters: int = 0
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Sender:
+    """What a source has sent, as far as it is applied."""
+
+    source: str
+    provider: str
+    configured: bool
+    last_delivery_at: datetime | None = None
+    accepted: int = 0
+    repeated: int = 0
+    refused: int = 0
+    inbound: int = 0
+    quarantined: int = 0
+
+
+@dataclass(slots=True)
+class Status:
+    """Everything that `calltally status` shows."""
+
+    ingest: Health
+    worker: Health
+    journal: Journalled
+    store: Stored
+    lag: int | None
+    """How many records of the journal are not applied; None where that cannot be told."""
+    sources: list[Sender] = field(default_factory=list)
+    quarantine_error: str | None = None
+
+    def problems(self) -> list[str]:
+        """What is not well, a sentence each."""
+        return [sentence for sentence in self._problems() if sentence]
+
+    def _problems(self) -> Iterator[str | None]:
+        for name, one in (("ingest", self.ingest), ("worker", self.worker)):
+            if one.state is State.UNREADY:
+                yield f"{name.capitalize()} is not ready: {one.detail}"
+            elif one.state is State.FOREIGN:
+                yield f"At {one.address}, where {name} should be, something else answers: {one.detail}."
+        yield self.journal.error
+        yield self.store.error
+        yield self.quarantine_error
+
+
+def look(settings: Settings) -> Status:
+    """Ask what runs, and read what lies on disk."""
+    journal = _journal(settings.journal_path)
+    store, position, senders = Stored(), None, dict[str, Sender]()
+    try:
+        store, position = _store(settings, journal.id)
+        senders = _senders(settings)
+    except QueryError as error:
+        # Neither a worker nor a file: nothing was applied yet, which is no fault.
+        if error.code != "unreachable" or settings.store_path.exists():
+            store.error = error.message
+    except CalltallyError as error:
+        store.error = error.message
+    store.bytes = _size(settings.store_path)
+    for source in settings.sources.values():
+        senders.setdefault(source.name, Sender(source.name, source.provider, True)).configured = True
+    found = Status(
+        ingest=health(settings.ingest_url),
+        worker=health(settings.sql_url),
+        journal=journal,
+        store=store,
+        lag=None if store.error or position is None else max(0, journal.position - position),
+        sources=sorted(senders.values(), key=lambda sender: sender.source),
+    )
+    try:
+        for name, (rows, _) in quarantined.counts(settings).items():
+            senders.setdefault(name, Sender(name, "", False)).quarantined = rows
+    except CalltallyError as error:
+        found.quarantine_error = error.message
+    return found
+
+
+def lines(status: Status, now: datetime) -> Iterator[tuple[str, str]]:
+    """What stands, for a person: a name, and words."""
+    yield "ingest", _process(status.ingest)
+    yield "worker", _process(status.worker)
+    journal, store = status.journal, status.store
+    if journal.id is None:
+        yield "journal", "none yet; ingest makes it when it starts"
+    else:
+        yield "journal", f"{journal.position:,} records, {_bytes(journal.bytes)}, newest {_ago(journal.newest_at, now)}"
+    if store.error:
+        yield "store", "cannot be asked; see below"
+    elif status.lag is None:
+        yield "store", "none yet; the worker makes it when it starts"
+    else:
+        behind = f"{status.lag:,} records behind" if status.lag else "up to date"
+        yield "store", f"{behind}, {store.calls:,} calls, {store.events:,} events, {_bytes(store.bytes)}"
+    if store.dead_letters:
+        yield "not readable", f"{store.dead_letters:,} deliveries; see `calltally dead list`"
+    held = sum(sender.quarantined for sender in status.sources)
+    if held:
+        yield "quarantine", f"{held:,} deliveries that were not proved; see `calltally quarantine list`"
+
+
+def source_rows(status: Status, now: datetime) -> list[dict[str, object]]:
+    """A line for each source, for a person."""
+    return [
+        {
+            "source": sender.source + ("" if sender.configured else " (not configured)"),
+            "provider": sender.provider,
+            "last delivery": _ago(sender.last_delivery_at, now),
+            "accepted": sender.accepted,
+            "repeated": sender.repeated,
+            "refused": sender.refused,
+            "quarantined": sender.quarantined,
+        }
+        for sender in status.sources
+    ]
+
+
+def _journal(path: Path) -> Journalled:
+    from calls.journal_reader import JournalReader
+    from calls.journal_row import Damaged
+
+    if not path.exists():
+        return Journalled()
+    try:
+        reader = JournalReader(path)
+        try:
+            last = reader.last_position()
+            newest = reader.read(last - 1, rows=1) if last >= reader.first_position() else []
+        finally:
+            reader.close()
+    except JournalError as error:
+        return Journalled(bytes=_size(path), error=error.message)
+    at = [_time(record.received_at) for record in newest if not isinstance(record, Damaged)]
+    return Journalled(reader.journal_id, last, _size(path), at[0] if at else None)
+
+
+def _store(settings: Settings, journal_id: str | None) -> tuple[Stored, int | None]:
+    """What the store holds, and how far it has applied this journal."""
+    from analytics.client import ask
+
+    row = ask(_COUNTS, {"journal": journal_id or ""}, settings=settings).table.to_pylist()[0]
+    position = row.pop("applied")
+    row["newest_at"] = row["newest_at"].replace(tzinfo=UTC) if row["newest_at"] else None
+    # Filled from Kafka, the store does not count in the journal's positions.
+    known = position is not None or row["streams"] == 0
+    row.pop("streams")
+    return Stored(position=position or 0, **row), (position or 0) if known else None
+
+
+def _senders(settings: Settings) -> dict[str, Sender]:
+    from analytics.client import ask
+
+    found = {}
+    for row in ask(_SENDERS, settings=settings).table.to_pylist():
+        at = row.pop("last_delivery_at")
+        found[row["source"]] = Sender(**row, configured=False, last_delivery_at=at.replace(tzinfo=UTC) if at else None)
+    return found
+
+
+_COUNTS = """
+SELECT (SELECT max(position) FROM positions WHERE stream = 'journal' AND stream_id = $journal) AS applied,
+    (SELECT count(*) FROM positions) AS streams,
+    (SELECT max(received_at) FROM deliveries) AS newest_at,
+    (SELECT count(*) FROM calls) AS calls,
+    (SELECT count(*) FROM call_events) + (SELECT count(*) FROM other_events) AS events,
+    (SELECT count(*) FROM dead_letters) AS dead_letters
+"""
+_SENDERS = """
+SELECT source, max(provider) AS provider, max(received_at) FILTER (verdict <> 'refused') AS last_delivery_at,
+    coalesce(sum("count") FILTER (verdict = 'accepted'), 0)::BIGINT AS accepted,
+    coalesce(sum("count") FILTER (verdict = 'repeated'), 0)::BIGINT AS repeated,
+    coalesce(sum("count") FILTER (verdict = 'refused'), 0)::BIGINT AS refused,
+    coalesce(sum("count") FILTER (verdict = 'inbound'), 0)::BIGINT AS inbound
+FROM deliveries WHERE source <> '' GROUP BY source
+"""
+
+
+def _process(one: Health) -> str:
+    where = f"at {one.address}"
+    return f"{one.state} {where}" + (f": {one.detail}" if one.detail else "")
+
+
+def _size(path: Path) -> int:
+    """Bytes of a database file and of its log."""
+    total = 0
+    for part in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + ".wal")):
+        try:
+            total += part.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def _bytes(size: int) -> str:
+    from rich.filesize import decimal
+
+    return decimal(size)
+
+
+def _ago(moment: datetime | None, now: datetime) -> str:
+    from dashboard.words import ago
+
+    return "never" if moment is None else ago(moment, now)
+
+
+def _time(micros: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)

@@ -1,0 +1,110 @@
+"""`calltally up`: all processes side by side, in one folder, with one log."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from calls.errors import CalltallyError
+from cli.supervisor import Child, Supervisor
+
+if TYPE_CHECKING:
+    from calls.settings import Settings
+
+app = typer.Typer()
+
+
+@app.command()
+def up(
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Made-up calls of every platform, in ./demo-data, apart from real ones.")
+    ] = False,
+    dashboard: Annotated[bool, typer.Option(help="Run the dashboard, too.")] = True,
+    ingest_port: Annotated[int | None, typer.Option(help="Instead of the setting.")] = None,
+    sql_port: Annotated[int | None, typer.Option(help="Instead of the setting.")] = None,
+    dashboard_port: Annotated[int | None, typer.Option(help="Instead of the setting.")] = None,
+) -> None:
+    """Run ingest, worker and dashboard together; restart what dies; stop in order on Ctrl-C."""
+    from calls import settings as all_settings
+    from cli import demo as demo_data
+
+    ports = {"ingest_port": ingest_port, "sql_port": sql_port, "dashboard_port": dashboard_port}
+    chosen = {name: port for name, port in ports.items() if port is not None}
+    folder = Path()
+    environment = all_settings.child_environment(chosen)
+    if demo:
+        folder = demo_data.FOLDER
+        demo_data.prepare(folder)
+        environment = all_settings.child_environment(chosen, without_ours=True)
+    settings = all_settings.load(folder, environment)
+    history = demo and not settings.journal_path.exists()
+    _check_ports(settings, dashboard)
+    children = _children(settings, environment, demo=demo, history=history, dashboard=dashboard)
+    supervisor = Supervisor(children, folder=folder)
+    _greet(supervisor, settings, demo, dashboard)
+    raise typer.Exit(asyncio.run(supervisor.run()))
+
+
+def _children(
+    settings: Settings, environment: Mapping[str, str], *, demo: bool, history: bool, dashboard: bool
+) -> list[Child]:
+    from calls.settings import without_secrets
+
+    def child(name: str, *words: str, stop_order: int, ready_at: tuple[str, int] | None = None) -> Child:
+        knows_secrets = name in ("ingest", "traffic")
+        command = [sys.executable, "-m", "cli.main", *words]
+        return Child(name, command, environment if knows_secrets else without_secrets(environment), stop_order, ready_at)
+
+    # Ingest stops first: what it acknowledged is in the journal, and the worker applies the rest of it.
+    ingest_at = (settings.ingest_host, settings.ingest_port)
+    sql_at = (settings.sql_host, settings.sql_port)
+    children = [
+        child("ingest", "ingest", "--supervised", stop_order=1, ready_at=ingest_at),
+        child("worker", "worker", "--supervised", stop_order=2, ready_at=sql_at),
+    ]
+    if demo:
+        children.append(child("traffic", "demo-traffic", *(["--history"] if history else []), stop_order=0))
+    if dashboard:
+        children.append(child("dashboard", "dashboard", "--supervised", stop_order=1))
+    return children
+
+
+def _check_ports(settings: Settings, dashboard: bool) -> None:
+    wanted = [
+        ("ingest_port", settings.ingest_host, settings.ingest_port),
+        ("sql_port", settings.sql_host, settings.sql_port),
+    ]
+    if dashboard:
+        wanted.append(("dashboard_port", settings.dashboard_host, settings.dashboard_port))
+    for name, host, port in wanted:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise CalltallyError(
+                    f"Port {port} on {host} cannot be used ({error.strerror}): perhaps Calltally already runs. "
+                    f"Choose another with {name} in calltally.toml or CALLTALLY_{name.upper()}."
+                ) from None
+
+
+def _greet(supervisor: Supervisor, settings: Settings, demo: bool, dashboard: bool) -> None:
+    if dashboard:
+        host = "127.0.0.1" if settings.dashboard_host in ("0.0.0.0", "::") else settings.dashboard_host  # noqa: S104
+        supervisor.say(f"dashboard  http://{host}:{settings.dashboard_port}")
+    supervisor.say(f"webhooks   {settings.webhook_url('<source>')}")
+    supervisor.say(f"data       {settings.data_dir.resolve()}")
+    if demo:
+        supervisor.say(
+            "demo data only; when you have seen enough: Ctrl-C, then `calltally sources add` and `calltally up`"
+        )
+        supervisor.say(f"ask it yourself: cd {settings.data_dir} && calltally sql 'FROM calls LIMIT 5'")
+    elif not settings.sources:
+        supervisor.say("no source yet, so every webhook address is 404; add one with `calltally sources add`")

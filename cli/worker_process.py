@@ -1,0 +1,65 @@
+"""The worker's process: one thread applies the journal, the event loop answers SQL over the same store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import structlog
+
+from analytics import server
+from analytics.access import ensure_token
+from analytics.query import Limits
+from analytics.store import Store
+from calls.errors import CalltallyError
+from streams.collector import rare_collections
+from streams.worker import Worker
+
+if TYPE_CHECKING:
+    from calls.settings import Settings
+
+STOP_S = 8.0
+
+log = structlog.get_logger("worker")
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM. Raises StoreLocked, StoreUnavailable, StoreMismatch, SettingsError."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    token = settings.sql_token or ensure_token(settings.sql_token_path)
+    rules, path = settings.rules, settings.store_path
+    worker = Worker(settings.journal_path, lambda: Store.open(path, rules=rules), rules, store_path=path)
+    store = worker.open()
+    app = server.create_app(
+        store,
+        token=token,
+        limits=Limits(timeout_s=settings.sql_timeout_s, max_rows=settings.sql_max_rows),
+        worker_state=worker.state,
+        on_stuck=_restart,
+    )
+    web = server.serve(app, settings.sql_host, settings.sql_port, explicit_token=settings.sql_token is not None)
+    thread = threading.Thread(target=_apply, args=(worker,), name="apply")
+    with rare_collections():
+        thread.start()
+        try:
+            web.run()
+        finally:
+            worker.stop()
+            thread.join(STOP_S)
+            worker.close()
+            log.info("stopped", position=worker.state.position)
+
+
+def _apply(worker: Worker) -> None:
+    try:
+        worker.run()
+    except CalltallyError as error:
+        log.critical("the worker gave up", code=error.code, reason=error.message)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _restart() -> None:
+    # Nothing but a new process frees the query's thread. The supervisor starts one, which goes on where the store is.
+    os._exit(server.STUCK_EXIT)

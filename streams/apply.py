@@ -1,0 +1,347 @@
+"""From journalled records to one committed batch of the store; both shells share it.
+
+A repeat changes nothing: a record that is applied already, in this batch or in any before, adds no event. So a shell
+may hand in the same records again whenever it is not sure that a commit went through.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import structlog
+
+from analytics.store import Batch, CallChange, DeliveryRow, Position, Store, StoredCall, StoredEvent
+from calls.errors import CalltallyError, StoreError, StoreMismatch
+from calls.journal_row import Damaged, Record
+from calls.model import (
+    CallKey,
+    DeadLetter,
+    Delivery,
+    Micros,
+    Notice,
+    Rules,
+    StreamPoint,
+    TimelineEvent,
+    Trust,
+    Verdict,
+)
+from streams.fold import fold
+from streams.recent import KnownCall, RecentCalls
+from streams.steps import NORMALISER_FAILED, PROVIDER_UNKNOWN, interpret
+
+JOURNAL_DAMAGED = "journal_damaged"
+"""The reason of the dead letter that stands for a journal row which fails its digest."""
+NOT_STORABLE = "not_storable"
+"""The reason of a dead letter whose events the store cannot take: a normaliser's bug that shows only there."""
+OUR_FAULT = frozenset({JOURNAL_DAMAGED, NOT_STORABLE, NORMALISER_FAILED, PROVIDER_UNKNOWN})
+"""Reasons that are no sender's doing; each such dead letter is logged as an error."""
+STORE_REFUSED = "store_refused"
+"""The code of a StoreError that says: a value cannot be kept, and nothing was changed."""
+FAULTS_MAX = 10
+"""More records of one batch that cannot be stored, and none that can, are the store's fault and stop the stream."""
+
+log = structlog.get_logger("streams")
+
+
+@dataclass
+class Tally:
+    """What was applied since the process started; written by one thread, read by any."""
+
+    batches: int = 0
+    records: int = 0
+    events: int = 0
+    calls_changed: int = 0
+    verdicts: Counter[str] = field(default_factory=Counter)
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    """By reason."""
+
+
+class Applier:
+    """Applies records to a store that it alone writes to; one thread may use it."""
+
+    def __init__(
+        self,
+        store: Store,
+        rules: Rules,
+        *,
+        recent: RecentCalls | None = None,
+        clock: Callable[[], Micros] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self.tally = Tally()
+        self._store = store
+        self._rules = rules
+        self._recent = RecentCalls() if recent is None else recent
+        self._clock = clock
+
+    def apply(self, records: Sequence[Record], positions: Sequence[Position]) -> None:
+        """Commit what the records mean, together with the positions that stand for having applied them.
+
+        A record that breaks its batch becomes a dead letter alone. Raises StoreUnavailable: whether the batch was
+        committed is not known, and the caller reopens the store, reads its positions and goes on from there. Other
+        errors of the store pass through likewise.
+        """
+        try:
+            self._commit(records, positions)
+        except Exception as error:
+            self._recent.clear()
+            if not _is_in_the_records(error):
+                raise
+            log.exception("a batch cannot be stored; looking for the record at fault", records=len(records))
+            self._commit_apart(records, positions, error)
+
+    def forget(self) -> None:
+        """Drop what is remembered of recent calls: for when the store may have been reopened or replaced."""
+        self._recent.clear()
+
+    def _commit(self, records: Sequence[Record], positions: Sequence[Position]) -> None:
+        batch = Batch(positions=list(positions), applied_at=self._clock())
+        deliveries = []
+        for record in records:
+            if isinstance(record, Delivery):
+                deliveries.append(record)
+            elif isinstance(record, Notice):
+                batch.deliveries.append(_row_of_notice(record))
+            else:
+                lost = _in_place_of(record, _journal_of(records, positions))
+                row = _row(lost, Verdict.ACCEPTED)
+                batch.deliveries.append(msgspec.structs.replace(row, id=None, reason=JOURNAL_DAMAGED))
+                batch.dead_letters.append(DeadLetter(reason=JOURNAL_DAMAGED, detail=record.reason, delivery=lost))
+        told = _interpret(self._counting(deliveries, batch), batch)
+        touched = self._change_calls(told, batch)
+        self._store.apply(batch)
+        self._recent.keep(touched)
+        self._count(len(records), batch)
+
+    def _counting(self, deliveries: Sequence[Delivery], batch: Batch) -> Iterable[Delivery]:
+        """The deliveries that count; each gets its row, and so does every repeat.
+
+        Of equal ids the one that stands lowest in the journals counts, in whatever order they come: several journals
+        may hold the same webhook. So one that stands lower than the applied one takes its place.
+        """
+        ids = [delivery.id for delivery in deliveries]
+        standing = dict(self._store.known(ids))
+        if not standing and len(set(ids)) == len(ids):
+            batch.deliveries.extend([_row(delivery, Verdict.ACCEPTED) for delivery in deliveries])
+            return deliveries
+        counting = []
+        seen: set[StreamPoint] = set()
+        for delivery in sorted(deliveries, key=_point):
+            point, held = _point(delivery), standing.get(delivery.id)
+            if point == held or point in seen:
+                continue
+            seen.add(point)
+            if held is None or point < held:
+                if held is not None:
+                    batch.replaced_event_ids.append(delivery.id)
+                standing[delivery.id] = point
+                batch.deliveries.append(_row(delivery, Verdict.ACCEPTED))
+                counting.append(delivery)
+            else:
+                batch.deliveries.append(_row(delivery, Verdict.REPEATED))
+        return counting
+
+    def _change_calls(self, told: dict[CallKey, list[TimelineEvent]], batch: Batch) -> dict[CallKey, KnownCall]:
+        known = self._recent.of(told)
+        missing = [key for key in told if key not in known]
+        known.update((key, _recalled(key, call)) for key, call in self._store.stored_calls(missing).items())
+        touched: dict[CallKey, KnownCall] = {}
+        for key, events in told.items():
+            before = known.get(key)
+            together = events if before is None else _together(before.events, events)
+            after = fold(together, self._rules)
+            touched[key] = KnownCall(after, together)
+            if before is None:
+                batch.changes.append(CallChange(key=key, before=None, after=after))
+            elif after != before.call:
+                batch.changes.append(CallChange(key=key, before=before.call, after=after))
+        return touched
+
+    def _commit_apart(self, records: Sequence[Record], positions: Sequence[Position], error: Exception) -> None:
+        """Find by halving what broke a batch, so that one poison event never stops the stream."""
+        failed = stored = 0
+        pieces = [list(records)]
+        while pieces:
+            piece = pieces.pop()
+            # The positions go with the last piece: after a crash in between, the earlier ones come again as repeats.
+            at = () if pieces else positions
+            try:
+                self._commit(piece, at)
+                stored += len(piece)
+            except Exception as cause:
+                self._recent.clear()
+                if not _is_in_the_records(cause):
+                    raise
+                if len(piece) > 1:
+                    middle = len(piece) // 2
+                    pieces += [piece[middle:], piece[:middle]]
+                    continue
+                failed += 1
+                culprit = piece[0] if piece else None
+                if not isinstance(culprit, Delivery) or (failed > FAULTS_MAX and not stored):
+                    raise error from cause
+                self._commit_as_dead(culprit, at, cause)
+
+    def _commit_as_dead(self, delivery: Delivery, positions: Sequence[Position], cause: Exception) -> None:
+        batch = Batch(positions=list(positions), applied_at=self._clock())
+        detail = f"{type(cause).__name__}: {cause}"[:500]
+        batch.dead_letters.append(DeadLetter(reason=NOT_STORABLE, detail=detail, delivery=delivery))
+        batch.deliveries.append(_row(delivery, Verdict.ACCEPTED))
+        self._store.apply(batch)
+        self._count(1, batch)
+
+    def _count(self, records: int, batch: Batch) -> None:
+        tally = self.tally
+        tally.batches += 1
+        tally.records += records
+        tally.events += len(batch.events)
+        tally.calls_changed += len(batch.changes)
+        tally.verdicts.update([str(row.verdict) for row in batch.deliveries])
+        if batch.dead_letters:
+            # Replaced, not changed, because other threads go through it.
+            tally.dead_letters = tally.dead_letters + Counter(letter.reason for letter in batch.dead_letters)
+        for letter in batch.dead_letters:
+            _report(letter)
+
+
+def _is_in_the_records(error: Exception) -> bool:
+    """Whether a batch failed for what is in it: a value no column takes, or a bug that some record brings out."""
+    return not isinstance(error, CalltallyError | OSError | MemoryError) or (
+        isinstance(error, StoreError) and error.code == STORE_REFUSED
+    )
+
+
+def _interpret(deliveries: Iterable[Delivery], batch: Batch) -> dict[CallKey, list[TimelineEvent]]:
+    """Put events and dead letters into the batch; the events of calls once more by call."""
+    told: dict[CallKey, list[TimelineEvent]] = {}
+    replaced = set(batch.replaced_event_ids)
+    for delivery in deliveries:
+        meaning = interpret(delivery)
+        # The parsed body is several times as large as its text; a batch of them would not stay in the CPU's caches.
+        delivery.__dict__.pop("payload", None)
+        if isinstance(meaning, DeadLetter):
+            batch.dead_letters.append(meaning)
+            continue
+        batch.events.extend(meaning)
+        if delivery.id in replaced:
+            batch.replaced_event_ids.extend([timed.event_id for timed in meaning[1:]])
+        for timed in meaning:
+            key = _key(timed)
+            if key is not None:
+                told.setdefault(key, []).append(timed)
+    return told
+
+
+def _key(timed: TimelineEvent) -> CallKey | None:
+    said = timed.event
+    return None if said.call_id is None else CallKey(timed.provider, said.org, said.call_id)
+
+
+def _together(earlier: Sequence[TimelineEvent], new: Sequence[TimelineEvent]) -> list[TimelineEvent]:
+    """Each event once, at its lowest point."""
+    lowest = {timed.event_id: timed for timed in earlier}
+    for timed in new:
+        held = lowest.get(timed.event_id)
+        if held is None or timed.point < held.point:
+            lowest[timed.event_id] = timed
+    return list(lowest.values())
+
+
+def _recalled(key: CallKey, stored: StoredCall) -> KnownCall:
+    """A stored call and its events. Raises StoreMismatch where these read otherwise than when they were applied."""
+    return KnownCall(stored.call, [_read_again(key, event) for event in stored.events])
+
+
+def _read_again(key: CallKey, stored: StoredEvent) -> TimelineEvent:
+    meaning = interpret(
+        Delivery(
+            source=stored.source,
+            provider=stored.provider,
+            org=stored.source_org,
+            body=stored.body,
+            headers=stored.headers,
+            received_at=stored.received_at,
+            trust=Trust(stored.trust),
+            journal_id=stored.journal_id,
+            position=stored.position,
+        )
+    )
+    for timed in () if isinstance(meaning, DeadLetter) else meaning:
+        if timed.event_id == stored.event_id and _key(timed) == key:
+            return timed
+    raise StoreMismatch(
+        f"Event {stored.event_id} of the store reads differently now: it was stored by another version of the code. "
+        "Rebuild the store with `calltally rebuild`."
+    )
+
+
+def _point(delivery: Delivery) -> StreamPoint:
+    return StreamPoint(delivery.received_at, delivery.journal_id, delivery.position)
+
+
+def _row(delivery: Delivery, verdict: Verdict) -> DeliveryRow:
+    return DeliveryRow(
+        id=delivery.id,
+        position=delivery.position,
+        journal_id=delivery.journal_id,
+        source=delivery.source,
+        provider=delivery.provider,
+        verdict=verdict,
+        reason=None,
+        trust=delivery.trust,
+        bytes=len(delivery.body),
+        count=1,
+        received_at=delivery.received_at,
+    )
+
+
+def _row_of_notice(notice: Notice) -> DeliveryRow:
+    return DeliveryRow(
+        id=notice.id,
+        position=notice.position,
+        journal_id=notice.journal_id,
+        source=notice.source,
+        provider=notice.provider,
+        verdict=notice.verdict,
+        reason=notice.reason,
+        trust=None,
+        bytes=notice.bytes,
+        count=notice.count,
+        received_at=notice.received_at,
+    )
+
+
+def _journal_of(records: Sequence[Record], positions: Sequence[Position]) -> str:
+    """The journal that records come from which cannot tell it themselves."""
+    told = [record.journal_id for record in records if not isinstance(record, Damaged)]
+    return told[0] if told else next((stream_id for stream, stream_id, _ in positions if stream == "journal"), "")
+
+
+def _in_place_of(damaged: Damaged, journal_id: str) -> Delivery:
+    """A row of the journal that cannot be trusted: all that is known of it is where it stood, not even when it came."""
+    return Delivery(
+        source="",
+        provider="",
+        org="",
+        body=b"",
+        headers={},
+        received_at=0,
+        trust=Trust.D,
+        journal_id=journal_id,
+        position=damaged.position,
+    )
+
+
+def _report(letter: DeadLetter) -> None:
+    at = letter.delivery
+    say = log.error if letter.reason in OUR_FAULT else log.warning
+    say(
+        "a delivery became a dead letter",
+        reason=letter.reason,
+        detail=letter.detail,
+        source=at.source,
+        position=at.position,
+    )

@@ -1,0 +1,244 @@
+"""The embedded stream: follows the journal on this disk and applies it to the store.
+
+A thin shell. What records mean is decided in `steps` and `fold`, how they are applied in `apply`; here is only where
+they come from, how far they are applied, and what to do when journal or store fail.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from analytics.store import Position, Store
+from calls.errors import CalltallyError, JournalDamaged, StoreDamaged, StoreError, StoreMismatch
+from calls.journal import JournalReader
+from calls.journal_row import Record
+from calls.model import Micros, Rules
+from streams.apply import Applier, Tally
+from streams.collector import rare_collections
+from streams.rebuild import JOURNAL, require_beginning, set_aside
+
+BATCH_ROWS: Final = 2_000
+"""Large enough to share a commit's cost, small enough that a stop or a fresh webhook waits a quarter of a second."""
+BATCH_BYTES: Final = 16 << 20
+QUIET_S: Final = 0.5
+"""Without a new record for this long, there is time to tidy the store; also how soon a stop is noticed."""
+RETRY_S: Final = (0.1, 0.3, 1.0, 2.0)
+"""Pauses after the first, second, ... failure in a row."""
+RATE_S: Final = 10.0
+
+log = structlog.get_logger("streams")
+
+
+@dataclass
+class WorkerState:
+    """How the worker is doing; written by its thread, read by health checks and metrics of any thread."""
+
+    position: int = 0
+    """The last applied position of the journal."""
+    journal_position: int = 0
+    """The newest position of the journal when it was last looked at."""
+    last_commit_at: Micros | None = None
+    running: bool = False
+    rebuilding: bool = False
+    """Whether the store began empty and does not yet hold all that the journal held then."""
+    fault: CalltallyError | None = None
+    """Why nothing is being applied now; None while all is well."""
+    tally: Tally = field(default_factory=Tally)
+    _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=1_000))
+
+    @property
+    def lag(self) -> int:
+        """How many records of the journal are not yet applied."""
+        return max(0, self.journal_position - self.position)
+
+    @property
+    def rows_per_s(self) -> float:
+        """Records applied a second, over the last ten."""
+        since = time.monotonic() - RATE_S
+        return sum(records for at, records in tuple(self._recent) if at >= since) / RATE_S
+
+    def committed(self, records: int, position: int) -> None:
+        self.position = position
+        self.journal_position = max(self.journal_position, position)
+        self.last_commit_at = time.time_ns() // 1000
+        self._recent.append((time.monotonic(), records))
+
+
+class Worker:
+    """Follows one journal into one store: `open` first, then `run` in a thread of its own until `stop`."""
+
+    def __init__(self, journal_path: Path, open_store: Callable[[], Store], rules: Rules, *, store_path: Path) -> None:
+        self.state = WorkerState()
+        self._journal_path = journal_path
+        self._open_store = open_store
+        self._store_path = store_path
+        self._rules = rules
+        self._stopping = threading.Event()
+        self._store: Store | None = None
+        self._reader: JournalReader | None = None
+        self._rebuild_until = 0
+        self._told: set[str] = set()
+
+    def open(self) -> Store:
+        """The store, for this worker and all who read; it stays open until `close`, through every repair.
+
+        One that is damaged, or was made by other rules or code, is set aside and begun anew. Raises StoreLocked,
+        StoreUnavailable, and StoreDamaged or StoreMismatch where the journal could not fill a new one: then nothing
+        was moved.
+        """
+        try:
+            self._store = self._open_store()
+        except (StoreDamaged, StoreMismatch) as error:
+            if not _is_beyond_use(error):
+                raise
+            self._require_journal(error)
+            set_aside(self._store_path, error)
+            self._store = self._open_store()
+        return self._store
+
+    def run(self) -> None:
+        """Apply the journal until `stop`. A failure turns the state's `fault` on and is tried again; a bug raises."""
+        store = self._store or self.open()
+        applier = Applier(store, self._rules)
+        self.state.tally = applier.tally
+        self.state.running = True
+        failure: CalltallyError | None = None
+        failures = 0
+        try:
+            with rare_collections():
+                while not self._stopping.is_set():
+                    try:
+                        if failure is not None:
+                            self._recover(store, applier, failure)
+                            failure = None
+                        self._follow(store, applier)
+                    except CalltallyError as error:
+                        failure = error if failure is None or _is_beyond_use(error) else failure
+                        failures = 1 if self.state.fault is None else failures + 1
+                        self._failed(error)
+                        self._stopping.wait(RETRY_S[min(failures, len(RETRY_S)) - 1])
+        finally:
+            self.state.running = False
+            self._close_reader()
+
+    def stop(self) -> None:
+        """Ask `run` to return after the batch in hand; it does within a second."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Let go of the store, once `run` has returned."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _follow(self, store: Store, applier: Applier) -> None:
+        """Read, apply, repeat, from wherever the store stands."""
+        reader = self._reader = self._reader or JournalReader(self._journal_path)
+        position = self._applied(store, reader)
+        self._begin(position, reader.last_position())
+        while not self._stopping.is_set():
+            records = reader.read(position, rows=BATCH_ROWS, bytes_max=BATCH_BYTES)
+            if records:
+                _require_next(records, position)
+                last = records[-1].position
+                applier.apply(records, [Position(JOURNAL, reader.journal_id, last)])
+                position = last
+                self.state.committed(len(records), position)
+            self._well()
+            if len(records) < BATCH_ROWS:
+                self._wait(reader, position, store)
+            else:
+                self.state.journal_position = reader.last_position()
+
+    def _wait(self, reader: JournalReader, position: int, store: Store) -> None:
+        if not reader.wait(position, QUIET_S):
+            self.state.journal_position = position
+            store.checkpoint_if_due()
+
+    def _applied(self, store: Store, reader: JournalReader) -> int:
+        """How far the store has applied this journal. Raises StoreMismatch where it was filled from something else."""
+        positions = store.positions()
+        others = [f"{stream} {stream_id}" for stream, stream_id in positions if stream != JOURNAL]
+        if others:
+            raise StoreMismatch(
+                f"The store is filled from Kafka ({others[0]}), not from a journal on this disk. Start the worker with "
+                "--kafka, or run `calltally rebuild`.",
+                code="other_stream",
+            )
+        journals = [stream_id for _, stream_id in positions]
+        if journals and reader.journal_id not in journals:
+            raise StoreMismatch(
+                f"The store was filled from journal {journals[0]}, but {self._journal_path} is journal "
+                f"{reader.journal_id}. Put the right journal back, or run `calltally rebuild` to begin anew from this "
+                "one.",
+                code="other_journal",
+            )
+        return positions.get((JOURNAL, reader.journal_id), 0)
+
+    def _begin(self, position: int, last: int) -> None:
+        self.state.position, self.state.journal_position = position, last
+        if position == 0 and last > 0:
+            self.state.rebuilding = True
+            self._rebuild_until = last
+
+    def _well(self) -> None:
+        state = self.state
+        if state.rebuilding and state.position >= self._rebuild_until:
+            state.rebuilding = False
+        if state.fault is not None:
+            log.info("the worker goes on", position=state.position)
+            state.fault = None
+            self._told.clear()
+
+    def _failed(self, error: CalltallyError) -> None:
+        self.state.fault = error
+        if error.message not in self._told:
+            self._told.add(error.message)
+            say = log.warning if error.transient else log.error
+            say("the worker waits", code=error.code, reason=error.message)
+
+    def _recover(self, store: Store, applier: Applier, failure: CalltallyError) -> None:
+        """Begin again from what is on disk. Raises what stands in the way; it is then tried again."""
+        self._close_reader()
+        applier.forget()
+        if _is_beyond_use(failure):
+            self._require_journal(failure)
+            store.close()
+            set_aside(self._store_path, failure)
+            store.reopen()
+        elif isinstance(failure, StoreError) and not isinstance(failure, StoreMismatch):
+            store.reopen()
+
+    def _require_journal(self, failure: CalltallyError) -> None:
+        """Raises StoreMismatch where the journal cannot fill a new store, JournalUnavailable where there is none."""
+        reader = JournalReader(self._journal_path)
+        try:
+            require_beginning(reader, failure)
+        finally:
+            reader.close()
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def _is_beyond_use(error: CalltallyError) -> bool:
+    """Whether only a new store helps: this one is damaged, or other rules or code made it."""
+    return isinstance(error, StoreDamaged | StoreMismatch) and error.code in (StoreDamaged.code, StoreMismatch.code)
+
+
+def _require_next(records: Sequence[Record], position: int) -> None:
+    if records[0].position != position + 1 or records[-1].position != position + len(records):
+        raise JournalDamaged(
+            f"The journal was read from position {position + 1}, but gave {records[0].position} to "
+            f"{records[-1].position} in {len(records)} records. Nothing of it was applied."
+        )

@@ -1,0 +1,1 @@
+"""What every member of a family keeps, shown by walking its folder."""

@@ -1,0 +1,52 @@
+"""A worker's SQL server for tests: the real app over a real store, listening on a free port of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from analytics.query import Limits
+from analytics.server import Readable, create_app, serve
+from streams.worker import WorkerState
+
+TOKEN = "a token that only the tests know"
+DEADLINE_S = 20
+
+
+@dataclass
+class Serving:
+    """A running server."""
+
+    url: str
+    state: WorkerState
+    stuck: threading.Event
+
+
+@contextlib.contextmanager
+def serving(store: Readable, *, port: int = 0, token: str = TOKEN, limits: Limits | None = None) -> Iterator[Serving]:
+    """Serve the store until the block ends."""
+    state = WorkerState(running=True)
+    stuck = threading.Event()
+    app = create_app(store, token=token, limits=limits or Limits(), worker_state=state, on_stuck=stuck.set)
+    server = serve(app, "127.0.0.1", port, explicit_token=False)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started or not thread.is_alive())
+        bound = server.servers[0].sockets[0].getsockname()[1]
+        yield Serving(f"http://127.0.0.1:{bound}", state, stuck)
+    finally:
+        server.should_exit = True
+        thread.join(DEADLINE_S)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition; fail where it does not come true in time."""
+    end = time.monotonic() + DEADLINE_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true in time"
+        pause.wait(0.005)
