@@ -15,8 +15,8 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
-demo: setup  ## the whole product on this machine, with demo traffic
-	$(BIN)/calltally up --demo
+demo: setup  ## the whole product on this machine, with demo traffic; UP="--ingest-port 9000" passes options
+	$(BIN)/calltally up --demo $(UP)
 
 test: setup  ## every test
 	$(BIN)/pytest

@@ -18,6 +18,8 @@ Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json
 Convert: TypeAlias = Callable[[Any], Json]
 """From what Arrow gives for one type of column; never called with None."""
 
+VERSION_HEADER: Final = "X-Calltally-Version"
+TRUNCATED_HEADER: Final = "X-Calltally-Truncated"
 EXACT_MAX: Final = 2**53
 """JavaScript and others hold JSON numbers as doubles: whole numbers beyond this are sent as text."""
 _EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001  # without a zone, like the store's times

@@ -9,6 +9,7 @@ same is allowed and the same limits hold either way.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, overload
@@ -18,7 +19,7 @@ import msgspec
 import pyarrow as pa
 
 from analytics.access import read_token
-from analytics.answer import Answer
+from analytics.answer import TRUNCATED_HEADER, VERSION_HEADER, Answer
 from calls import settings as all_settings
 from calls.errors import QueryError, StoreLocked
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Client", "ask", "query"]
 
-_VERSION: Final = "X-Calltally-Version"
-_TRUNCATED: Final = "X-Calltally-Truncated"
 _SPARE_S: Final = 5.0
 _CONNECT_S: Final = 2.0
 
@@ -47,6 +46,7 @@ class Client:
             # A proxy of the environment is for other machines.
             trust_env=False,
         )
+        self._closing = weakref.finalize(self, self._http.close)
 
     @classmethod
     def of(cls, settings: Settings) -> Client:
@@ -62,14 +62,14 @@ class Client:
         body = msgspec.json.encode({"sql": sql, "params": dict(params or {}), "format": "arrow"})
         response = self._send("POST", "/sql", body)
         table = pa.ipc.open_stream(response.content).read_all()
-        return Answer(table, response.headers.get(_TRUNCATED) == "true", _version(response))
+        return Answer(table, response.headers.get(TRUNCATED_HEADER) == "true", _version(response))
 
     def version(self) -> int:
         """The store's version, a number that changes with every batch; costs no query. Raises QueryError."""
         return _version(self._send("GET", "/version"))
 
     def close(self) -> None:
-        self._http.close()
+        self._closing()
 
     def _send(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
         request = self._http.build_request(method, path, content=body)
@@ -161,7 +161,7 @@ def _from_file(sql: str, params: Mapping[str, object] | None, settings: Settings
 
 
 def _version(response: httpx.Response) -> int:
-    text = response.headers.get(_VERSION, "")
+    text = response.headers.get(VERSION_HEADER, "")
     return int(text) if text.isdigit() else 0
 
 

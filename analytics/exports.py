@@ -1,29 +1,48 @@
 """Rows as files: CSV and XLSX that no spreadsheet takes for formulas, JSON, Markdown, and Parquet exactly as stored.
 
-Phone numbers start with `+`, which a spreadsheet would compute: in CSV such text gets an apostrophe in front. The other forms
-know text from formulas and carry the values as they are.
+Phone numbers start with `+`, which a spreadsheet would compute: in CSV such text gets an apostrophe in front. The other
+forms know text from formulas and carry the values as they are. Times without a zone are UTC, as in the store.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import re
+import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
+import pyarrow.types as pt
 
-from analytics.cells import inert, plain
+from analytics.answer import Answer, distinct_names, to_json
+from analytics.cells import FORMULA_STARTS, inert, plain
+from calls.errors import CalltallyError
+
+if TYPE_CHECKING:
+    from xlsxwriter.format import Format
+    from xlsxwriter.worksheet import Worksheet
 
 Cell: TypeAlias = "None | bool | int | float | str | datetime | list[Cell] | dict[str, Cell]"
 
-_FORMULA_START = r"^[=+\-@\t\r]"
+SHEET_ROWS_MAX = 1_048_575
+"""Beside its line of names, a sheet holds no more; xlsxwriter would drop the others without a word."""
+CELL_TEXT_MAX = 32_767
+"""Characters of a sheet's cell; the whole text is in CSV, JSON and Parquet."""
+EXACT_MAX = 2**53
+"""A sheet holds numbers as doubles: whole ones beyond this are written as text."""
+
+_FORMULA_START = "^[" + "".join(re.escape(char) for char in FORMULA_STARTS) + "]"
 
 
 class Form(StrEnum):
@@ -37,14 +56,14 @@ class Form(StrEnum):
 
 
 def to_bytes(table: pa.Table, form: Form, *, title: str = "calltally") -> bytes:
-    """The table as a file of that kind; times are UTC."""
+    """The table as a file of that kind; times are UTC. Raises CalltallyError for what does not fit into a sheet."""
     match form:
         case Form.CSV:
             return _csv(table)
         case Form.JSON:
-            return json.dumps(rows(table), default=plain, ensure_ascii=False).encode()
+            return _json(table)
         case Form.XLSX:
-            return _xlsx({title: table})
+            return workbook({title: table})
         case Form.PARQUET:
             sink = io.BytesIO()
             pyarrow.parquet.write_table(table, sink, compression="zstd")
@@ -53,16 +72,41 @@ def to_bytes(table: pa.Table, form: Form, *, title: str = "calltally") -> bytes:
             return _markdown(table).encode()
 
 
-def workbook(tables: dict[str, pa.Table]) -> bytes:
-    """Several tables as the sheets of one XLSX file."""
-    return _xlsx(tables)
+def workbook(tables: Mapping[str, pa.Table]) -> bytes:
+    """Several tables as the sheets of one XLSX file. Raises CalltallyError for a table that does not fit."""
+    import xlsxwriter
+
+    sink = io.BytesIO()
+    options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
+    taken: set[str] = set()
+    with xlsxwriter.Workbook(sink, options) as book:
+        bold = book.add_format({"bold": True})
+        moment = book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
+        for title, table in tables.items():
+            if table.num_rows > SHEET_ROWS_MAX:
+                raise CalltallyError(
+                    f"{title} has {table.num_rows:,} rows and a sheet holds {SHEET_ROWS_MAX:,}. Write it as csv or "
+                    "parquet, or choose a narrower range.",
+                    code="too_many_rows",
+                )
+            sheet = book.add_worksheet(_sheet_name(title, taken))
+            for index, name in enumerate(table.column_names):
+                sheet.write_string(0, index, name[:CELL_TEXT_MAX], bold)
+            sheet.freeze_panes(1, 0)
+            for index, column in enumerate(table.columns):
+                _xlsx_column(sheet, index, column, moment)
+            sheet.autofit(max_width=420)
+    return sink.getvalue()
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that its final name only ever holds the whole of it."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file so that its final name only ever holds the whole of it, or what it held before."""
+    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}.{threading.get_ident()}")
     try:
-        aside.write_bytes(content)
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -82,63 +126,96 @@ def _csv(table: pa.Table) -> bytes:
 
 
 def _csv_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pt.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     kind = column.type
-    if pa.types.is_nested(kind):
-        texts = [None if value is None else json.dumps(value, default=plain) for value in column.to_pylist()]
-        column = pa.chunked_array([pa.array(texts, pa.string())])
-    elif pa.types.is_timestamp(kind):
-        return pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
-    elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if pt.is_timestamp(kind):
+        return _csv_times(column)
+    if pt.is_boolean(kind) or pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind):
         return column
-    text = column.cast(pa.string())
-    return pc.if_else(pc.match_substring_regex(text, _FORMULA_START), pc.binary_join_element_wise("'", text, ""), text)
+    if pt.is_string(kind) or pt.is_large_string(kind):
+        text = column.cast(pa.large_string())
+        starts = pc.match_substring_regex(text, _FORMULA_START)
+        quote, nothing = pa.scalar("'", pa.large_string()), pa.scalar("", pa.large_string())
+        return pc.if_else(starts, pc.binary_join_element_wise(quote, text, nothing), text)
+    texts = [None if value is None else inert(_text(value)) for value in column.to_pylist()]
+    return pa.chunked_array([pa.array(texts, pa.large_string())])
 
 
-def _xlsx(tables: dict[str, pa.Table]) -> bytes:
-    import xlsxwriter
-
-    sink = io.BytesIO()
-    options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "nan_inf_to_errors": True}
-    with xlsxwriter.Workbook(sink, options) as book:
-        bold = book.add_format({"bold": True})
-        moment = book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
-        for title, table in tables.items():
-            sheet = book.add_worksheet(title[:31])
-            sheet.write_row(0, 0, table.column_names, bold)
-            sheet.freeze_panes(1, 0)
-            for index, column in enumerate(table.columns):
-                _xlsx_column(sheet, index, column, moment)
-            sheet.autofit()
-    return sink.getvalue()
+def _csv_times(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """ISO with Z; the store's precision, microseconds, only where there are some."""
+    utc = column.cast(pa.timestamp("us"), safe=False)
+    whole = pc.strftime(utc.cast(pa.timestamp("s"), safe=False), format="%Y-%m-%dT%H:%M:%SZ")
+    fraction = pc.not_equal(pc.subsecond(utc), 0)
+    if not pc.any(fraction).as_py():
+        return whole
+    return pc.if_else(fraction, pc.strftime(utc, format="%Y-%m-%dT%H:%M:%SZ"), whole)
 
 
-def _xlsx_column(sheet: object, index: int, column: pa.ChunkedArray, moment: object) -> None:
-    from xlsxwriter.worksheet import Worksheet
+class _Told(msgspec.Struct):
+    """What `to_json` writes; of it, only the rows are wanted, as they are."""
 
-    assert isinstance(sheet, Worksheet)
+    rows: msgspec.Raw
+
+
+def _json(table: pa.Table) -> bytes:
+    return bytes(msgspec.json.decode(to_json(Answer(distinct_names(table), False)), type=_Told).rows)
+
+
+def _sheet_name(title: str, taken: set[str]) -> str:
+    """A title without what a sheet's name must not hold, and unlike those before it; Excel reserves `History`."""
+    name = re.sub(r"[\[\]:*?/\\\x00-\x1f]", " ", title).strip().strip("'").strip() or "Sheet"
+    if name.lower() == "history":
+        name += " "
+    unique, number = name[:31], 1
+    while unique.lower() in taken:
+        number += 1
+        ending = f" {number}"
+        unique = name[: 31 - len(ending)] + ending
+    taken.add(unique.lower())
+    return unique
+
+
+def _xlsx_column(sheet: Worksheet, index: int, column: pa.ChunkedArray, moment: Format) -> None:
     for row, value in enumerate(column.to_pylist(), start=1):
-        if isinstance(value, datetime):
-            sheet.write_datetime(
-                row, index, value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value, moment
-            )
-        elif isinstance(value, bool | int | float):
-            sheet.write(row, index, value)
-        elif value is not None:
-            text = value if isinstance(value, str) else json.dumps(value, default=plain)
-            # A cell of a workbook ends at 32,767 characters; the whole text is in CSV, JSON and Parquet.
-            sheet.write_string(row, index, text[:32_767])
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            continue
+        if isinstance(value, datetime) and value.year >= 1900:
+            naive = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+            sheet.write_datetime(row, index, naive, moment)
+        elif isinstance(value, bool):
+            sheet.write_boolean(row, index, value)
+        elif isinstance(value, float) or (isinstance(value, int) and abs(value) <= EXACT_MAX):
+            sheet.write_number(row, index, value)
+        else:
+            sheet.write_string(row, index, _text(value)[:CELL_TEXT_MAX])
 
 
 def _markdown(table: pa.Table) -> str:
-    lines = ["| " + " | ".join(table.column_names) + " |", "|" + " --- |" * table.num_columns]
-    lines += ["| " + " | ".join(_markdown_cell(value) for value in row.values()) + " |" for row in rows(table)]
+    names = [_markdown_cell(name) for name in table.column_names]
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * table.num_columns]
+    columns = [column.to_pylist() for column in table.columns]
+    lines += ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in zip(*columns, strict=True)]
     return "\n".join(lines) + "\n"
 
 
-def _markdown_cell(value: Cell) -> str:
+_MARKS = re.compile(r"([\\`*_\[\]<>|~&@]|(?<=[a-z]):(?=//)|(?<=www)\.)", re.IGNORECASE)
+"""What Markdown takes for more than text: marks, entities, and what it makes links of by itself."""
+_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def _markdown_cell(value: object) -> str:
     if value is None:
         return ""
-    text = json.dumps(value, default=plain) if isinstance(value, dict | list) else plain(value)
-    for char in "\\`*_[]<>|":
-        text = text.replace(char, "\\" + char)
-    return text.replace("\n", " ").replace("\r", " ")
+    return _MARKS.sub(r"\\\1", _BREAKS.sub(" ", _text(value)))
+
+
+def _text(value: object) -> str:
+    """A value as text; lists and objects as JSON, as in all forms that are not nested themselves."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list):
+        return json.dumps(value, default=plain, ensure_ascii=False)
+    return plain(value)

@@ -43,7 +43,7 @@ class Extract:
 
     def count(self, table: str, within: Range | None) -> int:
         """How many rows the table has; within a range: those of it, or of calls that count in it."""
-        ((count,),) = self._run(f"SELECT count(*) FROM ({self._text(table, within)})", within).fetchall()
+        ((count,),) = self._run(f"SELECT count(*) FROM ({self._text(table, within)}) AS kept", within).fetchall()
         return int(count)
 
     def rows(self, table: str, within: Range | None) -> pa.RecordBatchReader:
@@ -53,10 +53,10 @@ class Extract:
     def close(self) -> None:
         self._connection.close()
 
-    def _run(self, text: str, within: Range | None) -> duckdb.DuckDBPyConnection:
+    def _run(self, text: str, within: Range | None) -> duckdb.DuckDBPyRelation:
         told = {name: value for name, value in zip(("start", "end"), within or (), strict=False) if f"${name}" in text}
         try:
-            return self._connection.execute(text, told or None)
+            return self._connection.sql(text, params=told or None)
         except duckdb.Error as error:
             raise StoreUnavailable(f"The table cannot be read: {first_line(error)}.") from error
 
@@ -103,7 +103,8 @@ def sheet(extract: Extract, table: str, within: Range | None) -> pa.Table:
     count = extract.count(table, within)
     if count > SHEET_ROWS_MAX:
         raise CalltallyError(
-            f"{table} has {count:,} rows; a workbook takes {SHEET_ROWS_MAX:,}. Use csv or parquet, or narrow the range.",
+            f"{table} has {count:,} rows; a workbook takes {SHEET_ROWS_MAX:,}. Use csv or parquet, or a "
+            "narrower range.",
             code="too_many_rows",
         )
     return extract.rows(table, within).read_all()

@@ -1,12 +1,12 @@
 """What a metric is: one `.sql` file with a comment header, read from a folder, run through `POST /sql`.
 
-A metric's text reads `selected`: the rows of the relation named in its header (`from:`, see `selection.RELATIONS`) that
-the filters leave, with two columns more: `bucket` (the start of its time bucket in the asked zone, or null for `all`) and
-`slice` (the value of the asked column as text, or null). It returns `bucket, slice, value, numerator, denominator, n`.
-Excluded calls (spam, tests) are not in `selected`, nor are those of platforms that do not send what the number `needs`:
-a platform that never tells of transfers would only dilute their share. `every_call` holds all calls, unfiltered.
-The parameters `$start`, `$end`, `$zone`, `$bucket`, `$slice` and `$partial` may be used; those a text does not mention are
-not sent.
+A metric's text reads `selected`: the rows of the relation named in its header (`from:`, see `selection.RELATIONS`)
+that the filters leave, with two columns more: `bucket` (the start of its time bucket in the asked zone, or null for
+`all`) and `slice` (the value of the asked column as text, or null). It returns `bucket, slice, value, numerator,
+denominator, n`. Excluded calls (spam, tests) are not in `selected`, nor are those of platforms that do not send what
+the number `needs`: a platform that never tells of transfers would only dilute their share. `every_call` holds all
+calls, unfiltered. The parameters `$start`, `$end`, `$zone`, `$bucket`, `$slice` and `$partial` may be used; those a
+text does not mention are not sent.
 
 Files of `<data_dir>/metrics` are read the same way, and need no more than to be there.
 """

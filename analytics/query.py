@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow as pa
 from analytics import guard
 from analytics.answer import Answer, distinct_names, narrowed
 from analytics.database import opening_error
+from analytics.watchdog import LOOK_S, Watchdog
 from calls.errors import QueryError, StoreError, StoreUnavailable
 
 Parameters: TypeAlias = Mapping[str, object]
@@ -24,8 +24,7 @@ Parameters: TypeAlias = Mapping[str, object]
 
 BATCH_ROWS: Final = 8_192
 """Rows taken from DuckDB at a time: what a query holds beyond its caps is one such batch."""
-_AGAIN_S: Final = 0.05
-_LOOK_S: Final = 0.1
+_WATCHDOG: Final = Watchdog()
 _HELD: Final = (
     "SELECT coalesce(sum(memory_usage_bytes), 0) FROM duckdb_memory() "
     "WHERE tag IN ('HASH_TABLE', 'ORDER_BY', 'COLUMN_DATA', 'ALLOCATOR', 'WINDOW', 'OVERFLOW_STRINGS')"
@@ -81,30 +80,27 @@ class Query:
         self._parameters = dict(parameters)
         self._limits = limits
         self._deadline = time.monotonic() + limits.timeout_s if deadline is None else deadline
-        self._finished = threading.Event()
-        self._woken = threading.Event()
+        self._begun = time.monotonic()
+        self._cursor: duckdb.DuckDBPyConnection | None = None
         self._ended: str | None = None
 
     def run(self) -> Answer:
         """Raise QueryError (codes of `guard.check`, timeout, canceled, out_of_memory, query_failed, bad_parameters)."""
         check_parameters(self._parameters)
         with contextlib.closing(self._connect()) as cursor:
-            watch = threading.Thread(target=self._watch, args=(cursor,), name="query-deadline", daemon=True)
-            watch.start()
-            try:
-                return self._answer(cursor)
-            # What fails after the first rows comes through Arrow, as an error of its own or of the system.
-            except (duckdb.Error, pa.ArrowException, OSError) as error:
-                raise self._failed(error) from error
-            finally:
-                self._finished.set()
-                self._woken.set()
-                watch.join()
+            self._cursor = cursor
+            with _WATCHDOG.watching(self._look):
+                try:
+                    return self._answer(cursor)
+                # What fails after the first rows comes through Arrow, as an error of its own or of the system.
+                except (duckdb.Error, pa.ArrowException, OSError) as error:
+                    raise self._failed(error) from error
+                finally:
+                    self._cursor = None
 
     def cancel(self) -> None:
         """End the query without an answer: nobody waits for it any more."""
         self._end_as("canceled")
-        self._woken.set()
 
     def end(self, code: str) -> QueryError:
         """The error for a query that was ended: timeout, out_of_memory, canceled."""
@@ -112,6 +108,8 @@ class Query:
 
     def _answer(self, cursor: duckdb.DuckDBPyConnection) -> Answer:
         checked(self._sql, cursor)
+        if self._ended is not None:
+            raise self.end(self._ended)
         cursor.execute(f"SET operator_memory_limit = '{self._limits.memory_bytes // 2048}KiB'")
         cursor.execute("BEGIN TRANSACTION READ ONLY")
         relation = cursor.sql(self._sql, params=self._parameters or None)
@@ -138,21 +136,28 @@ class Query:
                 return pa.Table.from_batches(batches, reader.schema), True
         return pa.Table.from_batches(batches, reader.schema), False
 
-    def _watch(self, cursor: duckdb.DuckDBPyConnection) -> None:
-        """An interruption that falls between two statements is lost, so it is repeated until the query has ended."""
-        while self._ended is None and not self._woken.wait(min(_LOOK_S, max(0.0, self._deadline - time.monotonic()))):
-            if time.monotonic() >= self._deadline:
-                self._end_as("timeout")
-            elif self._held() > self._limits.memory_bytes:
-                self._end_as("out_of_memory")
-        while not self._finished.is_set():
-            cursor.interrupt()
-            self._finished.wait(_AGAIN_S)
+    def _look(self) -> None:
+        """An interruption that falls between two statements is lost, so it is repeated as long as the query lives."""
+        now = time.monotonic()
+        if now >= self._deadline:
+            self._end_as("timeout")
+        elif self._ended is None and now >= self._begun + LOOK_S and self._held() > self._limits.memory_bytes:
+            self._end_as("out_of_memory")
+        else:
+            self._interrupt_if_ended()
 
     def _end_as(self, code: str) -> None:
         """The first reason counts."""
         if self._ended is None:
             self._ended = code
+        self._interrupt_if_ended()
+
+    def _interrupt_if_ended(self) -> None:
+        cursor = self._cursor
+        if self._ended is not None and cursor is not None:
+            # One that was closed meanwhile has nothing left to interrupt.
+            with contextlib.suppress(duckdb.Error):
+                cursor.interrupt()
 
     def _held(self) -> int:
         """Bytes that queries hold, without the cached blocks of tables: no setting of DuckDB limits them all."""

@@ -1,8 +1,8 @@
 """Which rows a metric reads: a relation of the store, narrowed by filters, cut into buckets of time and into slices.
 
-A roll-up holds calls at the grain of 15 minutes, so what is read from it costs the same at ten calls and at ten million.
-It lacks most columns of a call: where a filter or a slice needs one of those, the same rows are read call by call.
-Ranges are widened to whole 15 minutes so that both grains agree.
+A roll-up holds calls at the grain of 15 minutes, so what is read from it costs the same at ten calls and at ten
+million. It lacks most columns of a call: where a filter or a slice needs one of those, the same rows are read call by
+call. Ranges are widened to whole 15 minutes so that both grains agree.
 """
 
 from __future__ import annotations
@@ -220,8 +220,7 @@ RELATIONS: Mapping[str, Relation] = MappingProxyType(
         "call_actions": Relation(
             "counted_at",
             _CALL | {"action", "action_type"},
-            '(SELECT calls.*, call_actions."name" AS action, action_type, error_message '
-            f"FROM call_actions {_LISTED})",
+            f'(SELECT calls.*, call_actions."name" AS action, action_type, error_message FROM call_actions {_LISTED})',
         ),
         "rollup_calls": Relation(
             "bucket_start",
@@ -231,8 +230,9 @@ RELATIONS: Mapping[str, Relation] = MappingProxyType(
                 "bucket_start",
                 _CALL,
                 "(SELECT * REPLACE (CAST(transferred AS INTEGER) AS transferred), counted_at AS bucket_start, "
-                "1 AS calls, CAST(EXISTS (SELECT 1 FROM appointments AS booking WHERE booking.provider = calls.provider "
-                "AND booking.org = calls.org AND booking.call_id = calls.call_id) AS INTEGER) AS booked, "
+                "1 AS calls, CAST(EXISTS (SELECT 1 FROM appointments AS booking "
+                "WHERE booking.provider = calls.provider AND booking.org = calls.org "
+                "AND booking.call_id = calls.call_id) AS INTEGER) AS booked, "
                 "CASE WHEN abs(duration_s) < 1e9 THEN duration_s ELSE 0 END AS duration_s_sum, "
                 "CASE WHEN abs(duration_s) < 1e9 THEN 1 ELSE 0 END AS duration_n FROM calls WHERE excluded IS NULL)",
             ),
@@ -262,12 +262,8 @@ RELATIONS: Mapping[str, Relation] = MappingProxyType(
                 f"FROM call_variables {_LISTED})",
             ),
         ),
-        "deliveries": Relation(
-            "received_at", frozenset("provider source verdict reason trust".split()), "deliveries"
-        ),
-        "other_events": Relation(
-            "happened_at", frozenset("provider org source event trust".split()), "other_events"
-        ),
+        "deliveries": Relation("received_at", frozenset("provider source verdict reason trust".split()), "deliveries"),
+        "other_events": Relation("happened_at", frozenset("provider org source event trust".split()), "other_events"),
     }
 )
 """What a metric's header may name in `from`.

@@ -23,15 +23,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from analytics.answer import Answer, to_arrow, to_json
+from analytics.answer import TRUNCATED_HEADER, VERSION_HEADER, Answer, to_arrow, to_json
 from analytics.query import Limits, Query
 from analytics.server_metrics import ServerMetrics
 from analytics.upkeep import Kept, endpoints
 from calls.errors import CalltallyError, QueryError, SettingsError, StoreError
 from calls.model import Micros
 
-VERSION_HEADER: Final = "X-Calltally-Version"
-TRUNCATED_HEADER: Final = "X-Calltally-Truncated"
 ARROW: Final = "application/vnd.apache.arrow.stream"
 BODY_MAX: Final = 1 << 20
 STUCK_EXIT: Final = 70

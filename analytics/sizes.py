@@ -73,8 +73,10 @@ def _replaced(function: str, arguments: Sequence[Expression]) -> int:
     replacement = _text(arguments[2]) if len(arguments) > 2 else None
     if replacement is None:
         raise _too_large(function, "needs a plain text as replacement")
-    shortest = len(searched) if function == "replace" and searched else 1
-    return -(-len(replacement) // shortest)
+    if function == "replace":
+        return -(-len(replacement) // max(1, len(searched or "")))
+    # A pattern may match every character, and is then ten times slower than a copy as well.
+    return len(replacement) ** 2
 
 
 def _formatted(function: str, arguments: Sequence[Expression]) -> int:

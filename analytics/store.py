@@ -226,7 +226,7 @@ class Store:
         seen = Seen(self._count(table))
         rows = self._writer.sql(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL")
         for part in rows.to_arrow_reader(250_000):
-            seen.add(part.column(0).to_pylist())
+            seen.add(part.column(0).to_numpy().tolist())
         return seen
 
     def _count(self, table: str) -> int:

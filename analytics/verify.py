@@ -36,6 +36,11 @@ _CHECKS: Final = {
         SELECT d.journal_id, d.position FROM kept.deliveries AS d
         JOIN kept.positions AS p ON p.stream = 'journal' AND p.stream_id = d.journal_id
         WHERE d.position > p.position""",
+    "{n} accepted deliveries are neither an event nor a dead letter (journal, position), for example {example}": """
+        SELECT journal_id, position FROM kept.deliveries AS d
+        WHERE verdict = 'accepted' AND trust IS NOT NULL
+        AND NOT EXISTS (FROM kept.events AS e WHERE e.event_id = d.id)
+        AND NOT EXISTS (FROM kept.dead_letters AS l WHERE l.journal_id = d.journal_id AND l.position = d.position)""",
     "{n} events or dead letters belong to no delivery (journal, position), for example {example}": """
         SELECT journal_id, position FROM kept.events
         UNION SELECT journal_id, position FROM kept.dead_letters

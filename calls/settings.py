@@ -184,11 +184,6 @@ class Settings(BaseSettings):
         """The address under which this machine itself reaches ingest."""
         return _address({"ingest_host": self.ingest_host, "ingest_port": self.ingest_port}, "ingest")
 
-    @property
-    def ingest_url(self) -> str:
-        """Where processes on this machine reach ingest."""
-        return _address({"ingest_host": self.ingest_host, "ingest_port": self.ingest_port}, "ingest")
-
     def webhook_url(self, source: str) -> str:
         """The address to paste at the provider."""
         return f"{self.public_url}/webhooks/{source}"

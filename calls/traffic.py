@@ -11,6 +11,7 @@ A drawn value is a constant, a reference ("$name", or "$name|format" for times: 
     {between = [1, 9]}           a whole number                   {around = [90, 0.6]}    log-normal: median, spread
     {chance = 0.4}               true or false                    {make = "uuid"}         uuid, digits, phone, person, email
     {maybe = 0.7, then = .., else = ..}                           {text = "Hello {name}"}
+    {days_after = [1, 9]}        a full hour so many days after the call ended
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def one_call(provider: Provider, *, dice: Random, ended_at: Micros, event: str |
 
 def _of_event(provider: Provider, event: str, dice: Random, ended_at: Micros) -> Post:
     plan = _plan(provider)
-    for story in plan.get("story", []):
-        for post in _told(provider, {**story, "plan": plan}, dice, ended_at):
+    for story in cast("list[JsonObject]", plan.get("story", [])):
+        for post in _told(provider, story, dice, ended_at):
             if event in (post.sample, _event_of(provider, post.body)):
                 return post
     for name in sample_names(provider):
@@ -73,24 +74,21 @@ def _of_event(provider: Provider, event: str, dice: Random, ended_at: Micros) ->
 
 
 @cache
-def _plan(provider: Provider) -> dict[str, list[JsonObject]]:
+def _plan(provider: Provider) -> JsonObject:
     path = provider.samples / "traffic.toml"
-    if not path.exists():
-        return {}
-    return cast("dict[str, list[JsonObject]]", tomllib.loads(path.read_text()))
+    return cast(JsonObject, tomllib.loads(path.read_text())) if path.exists() else {}
 
 
 def _story(provider: Provider, dice: Random) -> JsonObject | None:
-    plan = _plan(provider)
-    stories = plan.get("story", [])
+    stories = cast("list[JsonObject]", _plan(provider).get("story", []))
     if not stories:
         return None
     weights = [float(cast(float, story.get("weight", 1))) for story in stories]
-    return {**dice.choices(stories, weights)[0], "plan": cast(JsonObject, plan)}
+    return dice.choices(stories, weights)[0]
 
 
 def _told(provider: Provider, story: JsonObject, dice: Random, ended_at: Micros) -> Iterator[Post]:
-    plan = cast(JsonObject, story["plan"])
+    plan = _plan(provider)
     drawn: JsonObject = {"ended": ended_at, "started": ended_at}
     wanted = {**cast(JsonObject, plan.get("values", {})), **cast(JsonObject, story.get("values", {}))}
     for name, spec in wanted.items():
@@ -123,6 +121,8 @@ def _draw(spec: JsonValue, drawn: Mapping[str, JsonValue], dice: Random) -> Json
             return dice.randint(low, high)
         case {"around": [median, spread]}:
             return max(1, round(cast(float, median) * dice.lognormvariate(0, cast(float, spread))))
+        case {"days_after": [int(low), int(high)]}:
+            return _office_hour(cast(int, drawn["ended"]), dice.randint(low, high), dice.randint(8, 16))
         case {"chance": share}:
             return dice.random() < cast(float, share)
         case {"make": str(kind)}:
@@ -132,6 +132,11 @@ def _draw(spec: JsonValue, drawn: Mapping[str, JsonValue], dice: Random) -> Json
         case {"text": str(template)}:
             return template.format_map(drawn)
     return {key: _draw(value, drawn, dice) for key, value in spec.items()}
+
+
+def _office_hour(moment: Micros, days: int, hour: int) -> Micros:
+    day_us = 86_400 * 1_000_000
+    return moment - moment % day_us + days * day_us + hour * 3_600 * 1_000_000
 
 
 def _refer(spec: str, drawn: Mapping[str, JsonValue]) -> JsonValue:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +13,9 @@ import typer
 
 from calls import settings as all_settings
 from calls.errors import SettingsError
+from calls.model import Trust
 from calls.provider import Provider, discover, named
-from cli.output import Format, show
+from cli.output import Format, say, show
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -33,7 +35,10 @@ def providers(
     name: Annotated[str | None, typer.Argument(help="Show how to connect this one.")] = None,
     form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
 ) -> None:
-    """The platforms that Calltally understands, and how to connect each."""
+    """The platforms that Calltally understands, and how to connect each.
+
+    Example: calltally providers synthflow
+    """
     if name is not None:
         typer.echo(_connect_text(named(name), "<the address that `calltally sources add` prints>"))
         return
@@ -54,7 +59,10 @@ def providers(
 
 @sources_app.command("list")
 def list_sources(form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE) -> None:
-    """The configured sources, their addresses, and how many secrets each has; never the secrets."""
+    """The configured sources, their addresses, and how many secrets each has; never the secrets.
+
+    Example: calltally sources list --format json
+    """
     settings = all_settings.load()
     show(
         [
@@ -63,6 +71,7 @@ def list_sources(form: Annotated[Format, typer.Option("--format", help="How to p
                 "provider": source.provider,
                 "org": source.org,
                 "secrets": len(source.secrets),
+                "trust": (Trust.D if source.unsigned else named(source.provider).scheme.trust).value,
                 "url": settings.webhook_url(source.name),
             }
             for source in settings.sources.values()
@@ -70,7 +79,7 @@ def list_sources(form: Annotated[Format, typer.Option("--format", help="How to p
         form,
     )
     for warning in settings.warnings:
-        typer.echo(warning, err=True)
+        say(warning)
 
 
 @sources_app.command()
@@ -81,11 +90,15 @@ def add(
     secret: SecretOption = None,
     generate: GenerateOption = False,
 ) -> None:
-    """Add a source to calltally.toml; a running `calltally up` takes it within two seconds."""
+    """Add a source to calltally.toml; a running `calltally up` takes it within two seconds.
+
+    Example: calltally sources add acme-synthflow --provider synthflow --org acme
+    """
+    known = all_settings.load().sources.get(name)
     platform = named(provider or name)
     document = _read()
     tables = document.setdefault("sources", {})
-    if name in tables:
+    if name in tables or (known is not None and known.secrets):
         raise SettingsError(
             f"There is a source '{name}' already. `calltally sources rotate {name}` changes its secret."
         )
@@ -98,8 +111,8 @@ def add(
     address = all_settings.load().webhook_url(name)
     if generate:
         typer.echo(chosen)
-    typer.echo(_connect_text(platform, address), err=True)
-    typer.echo(f"Then try it: calltally send {name}", err=True)
+    say(_connect_text(platform, address))
+    say(f"Then try it: calltally send {name}")
 
 
 @sources_app.command()
@@ -109,27 +122,29 @@ def rotate(
     generate: GenerateOption = False,
     finish: Annotated[bool, typer.Option("--finish", help="Drop all secrets but the newest.")] = False,
 ) -> None:
-    """Add a new secret in front of the old one, both valid; later `--finish` drops the old one."""
+    """Add a new secret in front of the old one, both valid; later `--finish` drops the old one.
+
+    Example: calltally sources rotate synthflow --generate
+    """
+    _require_set_in_file(name)
     document = _read()
     table = document.get("sources", {}).get(name)
     if table is None:
-        known = ", ".join(document.get("sources", {})) or "none"
-        raise SettingsError(f"calltally.toml has no source '{name}'. It has: {known}.")
+        raise SettingsError(f"'{name}' is accepted unsigned and has no secret yet. Give it one: calltally sources add")
     current = [str(value) for value in table.get("secrets", [])]
     if finish:
         table["secrets"] = current[:1]
         _write(document)
-        typer.echo(f"'{name}' accepts its newest secret only.", err=True)
+        say(f"'{name}' accepts its newest secret only.")
         return
     chosen = _secret(secret, generate, named(str(table.get("provider", name))))
-    table["secrets"] = [chosen, *current[:1]]
+    # All earlier ones stay: which of them the platform signs with, only `--finish` is told.
+    table["secrets"] = [chosen, *(secret for secret in current if secret != chosen)]
     _write(document)
     if generate:
         typer.echo(chosen)
-    typer.echo(
-        f"'{name}' accepts the new and the old secret. Change it at the platform, then: calltally sources rotate {name} --finish",
-        err=True,
-    )
+    say(f"'{name}' accepts the new secret and the old. Change it at the platform, then drop the old:")
+    say(f"calltally sources rotate {name} --finish")
 
 
 def _secret(given: str | None, generate: bool, provider: Provider) -> str:
@@ -148,6 +163,17 @@ def _connect_text(provider: Provider, address: str) -> str:
     return f"Connect {provider.title} ({provider.docs_url})\n\n{provider.connect.replace('{url}', address)}"
 
 
+def _require_set_in_file(name: str) -> None:
+    """Refuse where a change of the file would change nothing. Raises SettingsError."""
+    sources = all_settings.load().sources
+    if name not in sources:
+        raise SettingsError(f"There is no source '{name}'. There are: {', '.join(sources) or 'none'}.")
+    without_environment = all_settings.load(environ={}, allow_unsigned=tuple(sources)).sources
+    if without_environment.get(name) is None or sources[name].secrets != without_environment[name].secrets:
+        variable = all_settings.secret_variable(name)
+        raise SettingsError(f"The secrets of '{name}' are set by {variable}, which goes before calltally.toml.")
+
+
 def _read() -> TOMLDocument:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
@@ -157,16 +183,28 @@ def _read() -> TOMLDocument:
         return tomlkit.document()
     try:
         return tomlkit.parse(path.read_text(encoding="utf-8"))
-    except TOMLKitError as error:
+    except (TOMLKitError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}.") from None
 
 
 def _write(document: TOMLDocument) -> None:
+    """Replace the file by one that holds. Raises SettingsError where it would not, and leaves it as it was."""
     import tomlkit
 
-    path = Path(all_settings.FILE_NAME)
+    text = tomlkit.dumps(document)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / all_settings.FILE_NAME).write_text(text, encoding="utf-8")
+        all_settings.load(Path(folder))
+    path = Path(all_settings.FILE_NAME).resolve()
     # Written aside and renamed: a reader, such as a running ingest, sees the old file or the new one.
-    aside = path.with_suffix(".toml.new")
-    with open(os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(tomlkit.dumps(document))
-    aside.replace(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}.") from error
+    finally:
+        aside.unlink(missing_ok=True)

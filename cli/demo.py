@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-FOLDER = Path("demo-data")
 HISTORY_DAYS = 14
 HISTORY_CALLS = 2400
 LIVE_CALLS_PER_S = 0.8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
 
@@ -32,9 +33,13 @@ def build() -> typer.Typer:
 
 
 def run() -> None:
-    """Run the command line; what a person did wrong becomes a sentence on stderr and an exit code, never a traceback."""
+    """Run the command line; what a person did wrong becomes a sentence and an exit code, never a traceback."""
     try:
-        build()()
+        try:
+            build()(prog_name="calltally")
+        finally:
+            # Here, where what a full disk says can still be told; at exit Python would print a traceback of its own.
+            sys.stdout.flush()
     except SettingsError as error:
         _say(error)
         sys.exit(WRONG_USAGE)
@@ -42,9 +47,20 @@ def run() -> None:
         _say(error)
         sys.exit(FOUND_A_PROBLEM)
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): nothing is wrong. Without this Python complains at exit.
-        sys.stderr.close()
+        # The reader of our output went away (`| head`): nothing is wrong.
+        _drop_output()
         sys.exit(DONE)
+    except OSError as error:
+        # A file that is not there, a full disk, a folder of somebody else's: what the system says, without a traceback.
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"calltally: {where}{error.strerror or error}.", file=sys.stderr)
+        _drop_output()
+        sys.exit(FOUND_A_PROBLEM)
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(error: CalltallyError) -> None:

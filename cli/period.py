@@ -43,7 +43,7 @@ def view(start: str, end: str, *, zone: str, only: Mapping[str, tuple[str, ...]]
         days,
         filters=replace(days.filters, start=micros(begin), end=micros(finish)),
         before=replace(days.filters, start=micros(begin - length), end=micros(finish - length)),
-        label=f"{begin:%d %b %Y %H:%M} to {finish:%d %b %Y %H:%M}",
+        label=_label(start, end) or f"{begin:%d %b %Y %H:%M} to {finish:%d %b %Y %H:%M}",
     )
 
 
@@ -124,3 +124,11 @@ def _length(start: str, begin: datetime, finish: datetime) -> timedelta:
     """How far back the period before lies: whole days where days were asked for, so that the same hours compare."""
     back = _BACK.fullmatch(start)
     return timedelta(days=int(back[1])) if back is not None and back[2] == "d" else finish - begin
+
+
+def _label(start: str, end: str) -> str | None:
+    back = _BACK.fullmatch(start)
+    if back is None or end != "now":
+        return None
+    unit = {"d": "day", "h": "hour"}[back[2]]
+    return f"Last {back[1]} {unit}s" if back[1] != "1" else f"Last {unit}"

@@ -47,9 +47,7 @@ def outlook(settings: Settings, source: str | None, seen: Callable[[int], None])
     from ingest.gate import Counts, Gate
 
     tolerance_s = settings.inboundflow_tolerance_s
-    gates = {
-        name: Gate(one, Counts(), inboundflow_tolerance_s=tolerance_s) for name, one in settings.sources.items()
-    }
+    gates = {name: Gate(one, Counts(), inboundflow_tolerance_s=tolerance_s) for name, one in settings.sources.items()}
     found: dict[str, Outlook] = {}
     for number, one in enumerate(held(settings, source), 1):
         told = found.setdefault(one.source, Outlook(one.source))
@@ -98,5 +96,6 @@ def _said(settings: Settings) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise CalltallyError(
-            f"The quarantine {settings.quarantine_path} cannot be used ({error}). Check the disk and this user's rights."
+            f"The quarantine {settings.quarantine_path} cannot be used ({error}). Check the disk and "
+            "this user's rights."
         ) from error

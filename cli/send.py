@@ -35,7 +35,12 @@ def send(
     file: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Send this body as it is.")] = None,
     url: Annotated[str | None, typer.Option(help="Address of ingest, where it is not the one of the settings.")] = None,
 ) -> None:
-    """Send signed sample traffic: made-up calls as the provider would send them."""
+    """Send signed sample traffic: made-up calls as the platform would send them, over HTTP to the running ingest.
+
+    They count like real calls. Exit code 1 where any of them is not answered 200.
+
+    Example: calltally send synthflow --count 20
+    """
     from calls import settings as all_settings
 
     settings = all_settings.load()
@@ -44,9 +49,9 @@ def send(
     except KeyError:
         known = ", ".join(settings.sources) or "none yet; see `calltally sources add`"
         raise SettingsError(f"There is no source '{source}'. Known are: {known}.") from None
-    base = url or f"http://{settings.ingest_host}:{settings.ingest_port}"
-    sender = Sender(chosen, f"{base}/webhooks/{source}")
-    answers = asyncio.run(sender.send(count=count, rate=rate, seed=seed, event=event, file=file))
+    sender = Sender(chosen, f"{(url or settings.ingest_url).rstrip('/')}/webhooks/{source}")
+    body = file.read_bytes() if file is not None else None
+    answers = asyncio.run(sender.send(count=count, rate=rate, seed=seed, event=event, body=body))
     for (status, reason), number in sorted(answers.items()):
         typer.echo(f"{number} answered {status}{f' ({reason})' if reason else ''}", err=True)
     if any(status != 200 for status, _ in answers):
@@ -70,26 +75,27 @@ class Sender:
         rate: float = 0,
         seed: int | None = None,
         event: str | None = None,
-        file: Path | None = None,
+        body: bytes | None = None,
     ) -> Counter[tuple[int, str]]:
-        """Send `count` calls and count the answers by status and reason. Raises CalltallyError if nobody listens."""
+        """Send `count` calls, or a body so often, and count the answers. Raises CalltallyError if nobody listens."""
         import httpx
 
         answers: Counter[tuple[int, str]] = Counter()
         slots = asyncio.Semaphore(IN_FLIGHT_MAX)
         limits = httpx.Limits(max_connections=IN_FLIGHT_MAX)
-        async with httpx.AsyncClient(timeout=30, limits=limits) as client:
+        # A proxy of the environment is for other machines' addresses, not for ours.
+        async with httpx.AsyncClient(timeout=30, limits=limits, trust_env=not _is_here(self._address)) as client:
 
-            async def post(body: bytes) -> None:
+            async def post(one: bytes) -> None:
                 async with slots:
-                    answers[await self.post(client, body)] += 1
+                    answers[await self.post(client, one)] += 1
 
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    async for body in self._bodies(count, rate, seed, event, file):
+                    async for one in self._bodies(count, rate, seed, event, body):
                         # Waits for a free slot, so that a million calls are not a million tasks.
                         async with slots:
-                            tasks.create_task(post(body))
+                            tasks.create_task(post(one))
             except* CalltallyError as group:
                 raise group.exceptions[0] from None
         return answers
@@ -100,12 +106,11 @@ class Sender:
 
         try:
             answer = await client.post(self._address, content=body, headers=self._headers(body))
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.InvalidURL) as error:
             raise CalltallyError(
-                f"Nobody answers at {self._address} ({type(error).__name__}). Start `calltally up` or `calltally ingest` first."
+                f"Nobody answers at {self._address} ({type(error).__name__}). Start `calltally up` first."
             ) from None
-        reason = "" if answer.status_code == 200 else str(answer.json().get("error", ""))
-        return answer.status_code, reason
+        return answer.status_code, "" if answer.status_code == 200 else _reason(answer)
 
     def _headers(self, body: bytes) -> dict[str, str]:
         from calls.signing import sign
@@ -118,19 +123,29 @@ class Sender:
         return headers | sign(self._provider.scheme, secret, body, now_s=int(time.time()), signed_id=signed_id)
 
     async def _bodies(
-        self, count: int, rate: float, seed: int | None, event: str | None, file: Path | None
+        self, count: int, rate: float, seed: int | None, event: str | None, body: bytes | None
     ) -> AsyncIterator[bytes]:
         from calls.traffic import one_call
 
-        if file is not None:
-            for _ in range(count):
-                yield file.read_bytes()
-            return
         dice = random.Random(seed)
         started = time.monotonic()
         for number in range(count):
             if rate:
                 await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
+            if body is not None:
+                yield body
+                continue
             ended_at = int(time.time() * 1_000_000)
             for post in one_call(self._provider, dice=dice, ended_at=ended_at, event=event):
                 yield post.body
+
+
+def _reason(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return "this is not Calltally's answer"
+
+
+def _is_here(address: str) -> bool:
+    return address.startswith(("http://127.0.0.1", "http://[::1]", "http://localhost"))

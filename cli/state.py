@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calls.errors import CalltallyError, JournalError, QueryError
+from calls.journal_lock import writer_of
 from cli import quarantined
 from cli.health import Health, State, health
 
@@ -99,8 +100,11 @@ def look(settings: Settings) -> Status:
     store.bytes = _size(settings.store_path)
     for source in settings.sources.values():
         senders.setdefault(source.name, Sender(source.name, source.provider, True)).configured = True
+    ingest = health(settings.ingest_url)
+    if ingest.state in (State.READY, State.UNREADY) and writer_of(settings.journal_path) is None:
+        ingest = replace(ingest, state=State.FOREIGN, detail="the ingest of another data folder")
     found = Status(
-        ingest=health(settings.ingest_url),
+        ingest=ingest,
         worker=health(settings.sql_url),
         journal=journal,
         store=store,

@@ -25,6 +25,7 @@ def up(
     demo: Annotated[
         bool, typer.Option("--demo", help="Made-up calls of every platform, in ./demo-data, apart from real ones.")
     ] = False,
+    demo_dir: Annotated[Path, typer.Option(help="Where the demo keeps its own data and settings.")] = Path("demo-data"),
     dashboard: Annotated[bool, typer.Option(help="Run the dashboard, too.")] = True,
     ingest_port: Annotated[int | None, typer.Option(help="Instead of the setting.")] = None,
     sql_port: Annotated[int | None, typer.Option(help="Instead of the setting.")] = None,
@@ -39,7 +40,7 @@ def up(
     folder = Path()
     environment = all_settings.child_environment(chosen)
     if demo:
-        folder = demo_data.FOLDER
+        folder = demo_dir
         demo_data.prepare(folder)
         environment = all_settings.child_environment(chosen, without_ours=True)
     settings = all_settings.load(folder, environment)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ from analytics import server
 from analytics.access import ensure_token
 from analytics.query import Limits
 from analytics.store import Store
-from calls.errors import CalltallyError
 from streams.collector import rare_collections
 from streams.worker import Worker
 
@@ -55,9 +53,10 @@ def run(settings: Settings) -> None:
 def _apply(worker: Worker) -> None:
     try:
         worker.run()
-    except CalltallyError as error:
-        log.critical("the worker gave up", code=error.code, reason=error.message)
-        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException:
+        # A bug: the supervisor starts a new process, which goes on where the store is.
+        log.critical("the worker failed", exc_info=True)
+        os._exit(1)
 
 
 def _restart() -> None:

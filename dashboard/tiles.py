@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from analytics.metric import Better, Kind, Metric, interval
+from analytics.metric import Better, Kind, Metric, difference, interval, titles
 from dashboard import words
 
 TILES = ("attempts", "connected", "goal_met", "booked", "transferred", "talk_time")
 """The metrics on top of overview and report, in their order."""
+NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,17 @@ class Tile:
     figure: str
     change: str | None
     good: bool | None
-    """Whether the change is good news; None where it is neither."""
+    """Whether the change is good news; None where it is neither, or may be chance."""
     base: str
 
 
 def total(rows: pd.DataFrame) -> Total:
-    """A period's total from its buckets; for kinds whose parts add up (count, share, mean)."""
+    """A period's total from its one row, or from its buckets where their parts add up (`Metric.additive`)."""
     if rows.empty:
         return Total(None, None, None, 0)
+    if len(rows) == 1:
+        row = rows.iloc[0]
+        return Total(_known(row["value"]), _known(row["numerator"]), _known(row["denominator"]), float(row["n"]))
     numerator = float(rows["numerator"].fillna(0).sum())
     parts = rows["denominator"].dropna()
     denominator = float(parts.sum()) if len(parts) else None
@@ -47,43 +52,70 @@ def total(rows: pd.DataFrame) -> Total:
     return Total(numerator / denominator if denominator else None, numerator, denominator, float(rows["n"].sum()))
 
 
-def tile(metric: Metric, now: Total, before: Total) -> Tile:
-    """How the total is told, and how it compares with the period before."""
+def tile(
+    metric: Metric,
+    now: Total,
+    before: Total,
+    *,
+    only: Mapping[str, Sequence[str]] | None = None,
+    back: str = "in the period before",
+) -> Tile:
+    """How the total is told, and how it compares with the period before, which `back` names.
+
+    `only` are the filters: where none of the platforms chosen sends what the metric needs, the tile says so.
+    """
     if now.value is None:
-        return Tile("\N{EN DASH}", None, None, "nothing to measure yet")
+        return Tile(NONE, None, None, _why_not(metric, (only or {}).get("provider", ())))
     if metric.kind is Kind.SHARE:
-        return _share(metric, now, before)
+        return _share(metric, now.value, now, before)
     figure = words.value(metric, now.value, now.n)
-    base = f"from {words.count(now.n)} calls" if metric.unit == "s" else f"of {words.count(now.n)} calls"
     if metric.name == "attempts":
-        base = f"{words.count(before.value or 0)} in the period before"
-    return Tile(figure, *_change_of_count(metric, now, before), base)
+        base = f"{words.count(before.value or 0)} {back}"
+    else:
+        of = "of" if metric.kind is Kind.COUNT and metric.unit != "s" else "from"
+        base = f"{of} {words.counted(now.n, *(('event', 'events') if metric.unit == 'events' else ('call', 'calls')))}"
+    return Tile(figure, *_change_of_number(metric, now, before), base)
 
 
-def _share(metric: Metric, now: Total, before: Total) -> Tile:
-    if now.value is None or now.numerator is None or now.denominator is None:
-        return Tile("\N{EN DASH}", None, None, "nothing to measure yet")
-    counts = f"{words.count(now.numerator)} of {words.count(now.denominator)}"
-    if now.denominator < words.SMALL_N:
+def _why_not(metric: Metric, providers: Sequence[str]) -> str:
+    silent = metric.not_available_from()
+    if providers and silent.issuperset(providers):
+        return f"not available from {' and '.join(titles()[provider] for provider in providers)}"
+    return "nothing to measure yet"
+
+
+def _share(metric: Metric, value: float, now: Total, before: Total) -> Tile:
+    numerator, denominator = now.numerator or 0.0, now.denominator or 0.0
+    counts = f"{words.count(numerator)} of {words.count(denominator)}"
+    if denominator < words.SMALL_N:
         return Tile(counts, None, None, "too few for a rate")
-    low, high = interval(now.numerator, now.denominator)
-    base = f"{counts} · {low * 100:.1f}\N{EN DASH}{high * 100:.1f}"
-    return Tile(words.share(now.value, now.denominator), *_change_of_share(metric, now, before), base)
+    low, high = interval(numerator, denominator)
+    base = f"{counts} · {low * 100:.1f}{NONE}{high * 100:.1f}"
+    return Tile(words.share(value, denominator), *_change_of_share(metric, now, before), base)
 
 
 def _change_of_share(metric: Metric, now: Total, before: Total) -> tuple[str | None, bool | None]:
+    """In points; good or bad only where the interval of the difference is all on one side of none."""
+    if not before.n:
+        return "new", None
     if before.value is None or now.value is None or (before.denominator or 0) < words.SMALL_N:
-        return ("new" if not before.n else None), None
-    points = (now.value - before.value) * 100
-    return f"{points:+.1f} pts", _good(metric, points)
-
-
-def _change_of_count(metric: Metric, now: Total, before: Total) -> tuple[str | None, bool | None]:
-    if not before.value or now.value is None:
-        return ("new" if now.value else None), None
-    change = (now.value - before.value) / before.value
-    if max(now.n, before.n) < words.SMALL_N:
         return None, None
+    points = (now.value - before.value) * 100
+    low, high = difference((now.numerator or 0, now.denominator or 0), (before.numerator or 0, before.denominator or 0))
+    return f"{points:+.1f} pts", _good(metric, points) if low > 0 or high < 0 else None
+
+
+def _change_of_number(metric: Metric, now: Total, before: Total) -> tuple[str | None, bool | None]:
+    if now.value is None or (not before.n and not now.value):
+        return None, None
+    if not before.value:
+        return ("new", None) if now.value else (None, None)
+    # A count may well fall to few, and that is news; a mean of few is chance.
+    if before.n < words.SMALL_N or (metric.kind is not Kind.COUNT and now.n < words.SMALL_N):
+        return None, None
+    if before.value < 0 or metric.unit == "points":
+        return f"{now.value - before.value:+.2f}", _good(metric, now.value - before.value)
+    change = (now.value - before.value) / before.value
     return f"{change * 100:+.1f}{words.THIN}%", _good(metric, change)
 
 
@@ -91,3 +123,7 @@ def _good(metric: Metric, change: float) -> bool | None:
     if metric.better is Better.NEUTRAL or math.isclose(change, 0, abs_tol=1e-9):
         return None
     return (change > 0) == (metric.better is Better.HIGHER)
+
+
+def _known(number: float | None) -> float | None:
+    return None if number is None or math.isnan(number) else float(number)

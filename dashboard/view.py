@@ -21,6 +21,12 @@ RANGES: Mapping[str, tuple[str, int]] = {
 """Name in the address bar, label, and how many local days it covers."""
 
 
+FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2199, 12, 31)
+"""No call lies outside; a range is cut to them."""
+_WEEK_US = 7 * 86_400_000_000
+_BUCKETS_BY_DAYS = ((2, "hour"), (45, "day"), (370, "week"))
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What a page shows: the filters, the period before, and how time is cut."""
@@ -32,23 +38,32 @@ class View:
     open_from: datetime
     """Start of the bucket that is not over yet, in the zone, without tzinfo."""
 
+    @property
+    def back(self) -> str:
+        """How the period before is called after a number of it."""
+        weeks = (self.filters.start - self.before.start) / _WEEK_US
+        # A change of the clocks between the two makes an hour of difference.
+        if round(weeks) < 1 or abs(weeks - round(weeks)) > 0.01:
+            return "in the period before"
+        return "a week before" if round(weeks) == 1 else f"{round(weeks)} weeks before"
+
 
 def of_range(name: str, *, zone: str, only: Mapping[str, tuple[str, ...]], now: datetime) -> View:
     """The view of a named range that ends now."""
     label, days = RANGES[name]
+    local_now = now.astimezone(ZoneInfo(zone))
     if days == 0:
-        return _view(now - timedelta(hours=24), now, label, zone, only, now, timedelta(hours=24))
-    today = now.astimezone(ZoneInfo(zone)).date()
-    # Whole days back, so that a week is compared with the same weekdays.
-    return _view(midnight(today - timedelta(days=days - 1), zone), now, label, zone, only, now, timedelta(days=days))
+        return _view(now.astimezone(UTC) - timedelta(hours=24), now.astimezone(UTC), 1, label, zone, only, now)
+    first = local_now.date() - timedelta(days=days - 1)
+    return _view(midnight(first, zone), local_now, days, label, zone, only, now)
 
 
 def of_days(first: date, last: date, *, zone: str, only: Mapping[str, tuple[str, ...]], now: datetime) -> View:
     """The view of whole local days, both included; the other way round where they are swapped."""
-    first, last = min(first, last), max(first, last)
+    first, last = sorted(min(max(day, FIRST_DAY), LAST_DAY) for day in (first, last))
     start, end = midnight(first, zone), midnight(last + timedelta(days=1), zone)
-    label = f"{first:%d %b %Y} to {last:%d %b %Y}"
-    return _view(start, end, label, zone, only, now, timedelta(days=(last - first).days + 1))
+    label = f"{first:%d %b %Y} to {last:%d %b %Y}" if first != last else f"{first:%d %b %Y}"
+    return _view(start, end, (last - first).days + 1, label, zone, only, now)
 
 
 def midnight(day: date, zone: str) -> datetime:
@@ -59,14 +74,17 @@ def midnight(day: date, zone: str) -> datetime:
 def _view(
     start: datetime,
     end: datetime,
+    days: int,
     label: str,
     zone: str,
     only: Mapping[str, tuple[str, ...]],
     now: datetime,
-    back: timedelta,
 ) -> View:
+    # Whole weeks back, so that each weekday is compared with the same: a Monday not with a Sunday. The wall clock is
+    # set back, not the hours counted, so that midnight stays midnight over a change of the clocks.
+    back = timedelta(weeks=-(-days // 7))
     length_days = (end - start).total_seconds() / 86_400
-    bucket = "hour" if length_days <= 2 else "day" if length_days <= 45 else "week"
+    bucket = next((name for most, name in _BUCKETS_BY_DAYS if length_days <= most), "month")
     return View(
         filters=Filters(start=_micros(start), end=_micros(end), zone=zone, only=only),
         before=Filters(start=_micros(start - back), end=_micros(end - back), zone=zone, only=only),
@@ -77,12 +95,14 @@ def _view(
 
 
 def _micros(moment: datetime) -> int:
-    return round(moment.astimezone(UTC).timestamp()) * 1_000_000
+    return round(moment.timestamp()) * 1_000_000
 
 
 def _open_from(local_now: datetime, bucket: str) -> datetime:
     naive = local_now.replace(tzinfo=None)
-    midnight = naive.replace(hour=0, minute=0, second=0, microsecond=0)
+    day = naive.replace(hour=0, minute=0, second=0, microsecond=0)
     if bucket == "hour":
         return naive.replace(minute=0, second=0, microsecond=0)
-    return midnight if bucket == "day" else midnight - timedelta(days=midnight.weekday())
+    if bucket == "month":
+        return day.replace(day=1)
+    return day if bucket == "day" else day - timedelta(days=day.weekday())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from analytics.metric import Kind, Metric
 
 THIN = "\N{THIN SPACE}"
+BULLET = "\N{BULLET}"
 SMALL_N = 20
 """Below so many cases a share is shown as the counts themselves, without a rate or an arrow."""
 DECIMAL_N = 100
@@ -33,8 +35,14 @@ PLAIN_REASONS = {
 
 
 def count(value: float) -> str:
-    """A whole number with thin spaces between thousands."""
-    return f"{round(value):,}".replace(",", THIN)
+    """A number of things with thin spaces between thousands; a decimal only where halves were counted."""
+    whole = abs(value - round(value)) < 0.05
+    return (f"{round(value):,}" if whole else f"{value:,.1f}").replace(",", THIN)
+
+
+def counted(value: float, one: str, many: str) -> str:
+    """A number with what is counted: 1 call, 2 calls."""
+    return f"{count(value)} {one if value == 1 else many}"
 
 
 def share(value: float, n: float) -> str:
@@ -43,7 +51,11 @@ def share(value: float, n: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time: 52 s, 1 min 52 s, 3 h 5 min, 184 h."""
+    """A length of time: 0.4 s, 52 s, 1 min 52 s, 3 h 5 min, 184 h."""
+    if seconds < 0:
+        return f"\N{MINUS SIGN}{duration(-seconds)}"
+    if 0 < seconds < 9.95 and abs(seconds - round(seconds)) >= 0.05:
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -52,7 +64,7 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, rest = divmod(whole, 3600)
     if hours >= 10 or rest < 60:
-        return f"{count(whole / 3600)} h"
+        return f"{count(round(whole / 3600))} h"
     return f"{hours} h {rest // 60} min"
 
 
@@ -62,9 +74,11 @@ def value(metric: Metric, number: float, n: float) -> str:
         return share(number, n)
     if metric.unit == "s":
         return duration(number)
-    if metric.kind is Kind.COUNT:
-        return count(number)
-    return f"{number:.2f}"
+    if metric.unit == "USD":
+        return f"{number:,.2f}".replace(",", THIN) + f"{THIN}USD"
+    if metric.kind is Kind.MEAN:
+        return f"{number:.2f}"
+    return count(number)
 
 
 def ago(moment: datetime, now: datetime) -> str:
@@ -80,11 +94,22 @@ def ago(moment: datetime, now: datetime) -> str:
 
 def local(moment: datetime, zone: str) -> str:
     """A time in the viewer's zone: Fri 20 Nov 14:05:09."""
-    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(ZoneInfo(zone)).strftime("%a %d %b %H:%M:%S")
+    return _in_zone(moment, zone).strftime("%a %d %b %H:%M:%S")
+
+
+def day(moment: datetime, zone: str) -> str:
+    """A day in the viewer's zone: 20 Nov 2026."""
+    return _in_zone(moment, zone).strftime("%d %b %Y").removeprefix("0")
+
+
+def label(text: str, most: int = 80) -> str:
+    """Somebody's word as a label: on one line, of bounded length, without signs that reorder or hide what follows."""
+    shown = "".join(_seen(char) for char in text).strip() or "(blank)"
+    return shown if len(shown) <= most else shown[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def phone(number: str | None, *, masked: bool = True) -> str:
-    """A phone number, grouped as its country does it; masked, only its ends are shown."""
+    """A phone number, grouped as its country does it; masked, only its ends are shown, of a short one only the last."""
     import phonenumbers
 
     if not number:
@@ -93,9 +118,25 @@ def phone(number: str | None, *, masked: bool = True) -> str:
         parsed = phonenumbers.parse(number, None)
         text = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.INTERNATIONAL)
     except phonenumbers.NumberParseException:
-        text = number
+        text = label(number)
     if not masked:
         return text
+    if "@" in text:
+        return text[:2] + BULLET * 4
     digits = [index for index, char in enumerate(text) if char.isdigit()]
-    hidden = set(digits[3:-2])
-    return "".join("\N{BULLET}" if index in hidden else char for index, char in enumerate(text))
+    hidden = set(digits[3 if len(digits) >= 8 else 0 : -2])
+    return "".join(BULLET if index in hidden else char for index, char in enumerate(text))
+
+
+def _in_zone(moment: datetime, zone: str) -> datetime:
+    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(ZoneInfo(zone))
+
+
+def _seen(char: str) -> str:
+    category = unicodedata.category(char)
+    if category in ("Cc", "Zl", "Zp"):
+        return " "
+    # Joiners hold emoji and several scripts together; all other format signs are invisible or turn the direction.
+    if category == "Cf" and char not in "\u200c\u200d":
+        return ""
+    return char

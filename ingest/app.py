@@ -92,7 +92,7 @@ class Door:
             await self._post(gate, scope, receive, send)
         elif scope["method"] == "GET":
             gate.counts.probes += 1
-            await _reply(send, 200, _PROBED)
+            await _reply(send, 200, _PROBED[gate.probed(scope["headers"], time.time_ns() // 1000)])
         else:
             message = f"{scope['method']} is not answered here. Webhooks come by POST."
             await self._refuse(send, gate, 405, "method_not_allowed", message, extra=_ALLOW)
@@ -118,7 +118,7 @@ class Door:
             return
         if not body:
             gate.counts.probes += 1
-            await _reply(send, 200, _PROBED)
+            await _reply(send, 200, _PROBED[None])
             return
         received_at = time.time_ns() // 1000
         large = len(body) > LARGE_BYTES
@@ -316,7 +316,7 @@ class Door:
             close = {"Connection": "close"}
             return JSONResponse({"error": code, "message": message}, status, close)
 
-        return Starlette(
+        application = Starlette(
             routes=[
                 Route("/healthz", healthz),
                 Route("/readyz", readyz),
@@ -325,6 +325,8 @@ class Door:
             ],
             exception_handlers={HTTPException: refused},
         )
+        application.router.redirect_slashes = False
+        return application
 
     def _unknown_source(self, name: str) -> Response:
         self._counters.refused_head("unknown_source")
@@ -347,7 +349,16 @@ _CLOSE = [(b"connection", b"close")]
 _ALLOW = [(b"allow", b"GET, POST"), (b"connection", b"close")]
 _RETRY = [(b"retry-after", str(RETRY_AFTER_S).encode())]
 _SAFE_ANSWER = inbound.safe_answer()
-_PROBED = json.dumps({"received": False, "message": "This address takes webhooks by POST. Nothing was sent."}).encode()
+_NOTHING_SENT: dict[str, object] = {
+    "received": False,
+    "message": "This address takes webhooks by POST. Nothing was sent.",
+}
+_PROBED = {
+    None: json.dumps(_NOTHING_SENT).encode(),
+    True: json.dumps({**_NOTHING_SENT, "proved": True}).encode(),
+    False: json.dumps({**_NOTHING_SENT, "proved": False}).encode(),
+}
+"""The answer to a request without a body, by whether it is signed rightly."""
 _RECEIVED_BODY = b'{"received":true,"id":"%b"}'
 _RECEIVED_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(_RECEIVED_BODY % bytes(64))
 _OTHER_ERRORS = {

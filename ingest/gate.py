@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
 
+from calls.errors import SignatureRejected
 from calls.journal import NewDelivery
 from calls.model import Micros, Trust
 from calls.provider import Provider, named
@@ -14,6 +15,8 @@ from calls.signing import Headers, Scheme, Verified, verify
 
 ALWAYS_KEPT = ("content-type", "user-agent")
 MICROS_PER_S = 1_000_000
+PROBE_ID = b"\xffprobe"
+"""What a probe signs where the platform signs an id: no call can have it, since no JSON text can hold it."""
 
 
 @dataclass(slots=True)
@@ -60,6 +63,16 @@ class Gate:
         return verify(
             self.scheme, self.source.secrets, headers, body, now_s=received_at / MICROS_PER_S, signed_id=signed_id
         )
+
+    def probed(self, headers: Headers, at: Micros) -> bool | None:
+        """Whether a request without a body, as `calltally doctor` sends it, is signed rightly; None if unsigned."""
+        if self.source.unsigned:
+            return None
+        try:
+            self.proves(headers, b"", at, PROBE_ID)
+        except SignatureRejected as error:
+            return None if error.code == "signature_missing" else False
+        return True
 
 
 def new_delivery(

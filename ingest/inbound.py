@@ -98,6 +98,10 @@ class StoreLookUp:
         self._settings = settings
         self._client: Client | None = None
 
+    def prepare(self) -> None:
+        """Load what the first question would have to load while a caller waits."""
+        import analytics.client  # noqa: F401
+
     def __call__(self, gate: Gate, phone: str) -> Known:
         """Raises QueryError, StoreError."""
         rows = self._connected().query(_KNOWN_CALLER, {"provider": gate.provider.name, "org": gate.org, "phone": phone})

@@ -182,17 +182,6 @@ def held_in(path: Path, source: str | None = None) -> Iterator[Held]:
 
 
 def counts_in(path: Path) -> dict[str, tuple[int, int]]:
-    """How many rows and bytes another process's quarantine holds, by source."""
-    if not path.exists():
-        return {}
-    with closing(_connect(path)) as connection:
-        rows = connection.execute(
-            "SELECT source, count(*), sum(length(body)) FROM held GROUP BY source ORDER BY source"
-        )
-        return {source: (count, size) for source, count, size in rows}
-
-
-def counts_in(path: Path) -> dict[str, tuple[int, int]]:
     """Rows and bytes that another process's quarantine holds, by source."""
     if not path.exists():
         return {}

@@ -72,7 +72,10 @@ async def _serve(settings: Settings, watch: SourcesWatch | None, limits: Limits,
     )
     acceptance.use(journal)
     held = await asyncio.to_thread(Quarantine, settings.quarantine_path)
-    answers = InboundAnswers(StoreLookUp(settings))
+    look_up = StoreLookUp(settings)
+    if any(source.inbound_token for source in settings.sources.values()):
+        await asyncio.to_thread(look_up.prepare)
+    answers = InboundAnswers(look_up)
 
     def unready() -> JournalUnavailable | None:
         return journal.health() or acceptance.overdue()
@@ -97,6 +100,7 @@ async def _serve(settings: Settings, watch: SourcesWatch | None, limits: Limits,
         asyncio.create_task(_tick(door, acceptance, notices, reverification, watch)),
     ]
     await asyncio.wait([remembering], timeout=MEMORY_WAIT_S)
+    bound.listen(BACKLOG)
     _say_listening(settings, bound)
     try:
         await _Server(door, state).serve(sockets=[bound])

@@ -25,7 +25,7 @@ TEST_NUMBER = "+12125550199"
 RULES = Rules(
     success={"interested": "met", "callback": "partly", "not_interested": "not_met"}, test_numbers=(TEST_NUMBER,)
 )
-ODD_AGENT = "o'Brien \"二\" \N{ROBOT FACE}"
+ODD_AGENT = 'o\'Brien "二" \N{ROBOT FACE}'
 """An agent's id with everything that must travel as a parameter."""
 START = datetime(2025, 10, 19, tzinfo=UTC)
 END = datetime(2026, 3, 31, tzinfo=UTC)
@@ -51,6 +51,7 @@ class Truth:
     lead: bool = False
     duration: float | None = None
     contact: str | None = None
+    sentiment: str | None = None
     criteria: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, bool] = field(default_factory=dict)
     """Name -> whether it was filled with a value."""
@@ -107,6 +108,8 @@ def _every_call() -> list[tuple[Truth, list[JsonObject]]]:
     # Half past two in Berlin happens twice that night.
     made.append(_synthflow_call(200, datetime(2025, 10, 26, 0, 30, tzinfo=UTC)))
     made.append(_synthflow_call(201, datetime(2025, 10, 26, 1, 30, tzinfo=UTC)))
+    # The person of the first one calls again on the same day.
+    made.append(_synthflow_call(225, datetime(2025, 10, 26, 10, 0, tzinfo=UTC)))
     # Two calls at the same moment.
     made.append(_synthflow_call(202, datetime(2025, 10, 26, 1, 30, 10, tzinfo=UTC)))
     return made
@@ -268,13 +271,14 @@ def _aisync_call(number: int, moment: datetime) -> tuple[Truth, list[JsonObject]
             connection="in_progress" if open_ else _HOW[str(status)] if status else "person",
             duration=None if open_ else float(seconds), result=result, transferred=bool(story.get("transfer")),
             booked=bool(story.get("booked")), lead=bool(story.get("booked")), contact=phone, variables=variables,
+            sentiment=str(story["sentiment"]) if "sentiment" in story else None,
         ),
         bodies,
     )  # fmt: skip
 
 
 def _aisync(event: str, moment: datetime, data: JsonObject) -> JsonObject:
-    known = {key: value for key, value in data.items() if value is not None}
+    known: JsonObject = {key: value for key, value in data.items() if value is not None}
     return {"event": event, "timestamp": _iso(moment), "data": known}
 
 
@@ -296,7 +300,8 @@ def _callsync_call(number: int, moment: datetime) -> tuple[Truth, list[JsonObjec
         )
     ]
     if criteria:
-        judged: JsonObject = {"status": "completed", "sentiment": "positive", **criteria}
+        judged: JsonObject = {"status": "completed", "sentiment": "positive"}
+        judged.update(criteria)
         bodies.append(event("ai_analysis", {"call_details": {"call_id": 5000 + number}, "ai_analysis": judged}))
     return (
         Truth(

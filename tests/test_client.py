@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from analytics import client as client_module
 from analytics.access import ensure_token
 from analytics.client import Client, ask, query
 from analytics.store import Store
@@ -40,6 +41,13 @@ def settings(tmp_path: Path) -> Settings:
     return loaded
 
 
+@pytest.fixture(autouse=True)
+def kept_connections() -> Iterator[None]:
+    """None outlives its test."""
+    yield
+    client_module._kept.cache_clear()
+
+
 @pytest.fixture
 def store(settings: Settings) -> Iterator[Store]:
     opened = Store.open(settings.store_path, rules=settings.rules)
@@ -56,7 +64,8 @@ def server(settings: Settings, store: Store) -> Iterator[Serving]:
 def test_a_worker_answers_with_a_data_frame(settings: Settings, server: Serving) -> None:
     """pandas unless asked otherwise, with numbers as numbers and times as times."""
     rows = query(
-        "SELECT provider, sum(event_count) AS events, max(counted_at) AS last FROM calls GROUP BY ALL", settings=settings
+        "SELECT provider, sum(event_count) AS events, max(counted_at) AS last FROM calls GROUP BY ALL",
+        settings=settings,
     )
     assert isinstance(rows, pd.DataFrame)
     assert rows["events"].tolist() == [CALLS]
@@ -89,7 +98,8 @@ def test_the_file_is_let_go_of_after_each_query(settings: Settings) -> None:
         query("SELECT nope FROM calls", settings=settings)
     opener = "import sys, pathlib; from analytics.store import Store; from calls.model import Rules; "
     opener += "Store.open(pathlib.Path(sys.argv[1]), rules=Rules()).close()"
-    done = subprocess.run([sys.executable, "-c", opener, str(settings.store_path)], capture_output=True, text=True)
+    command = [sys.executable, "-c", opener, str(settings.store_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -105,7 +115,10 @@ def test_a_store_that_another_process_holds_is_explained(settings: Settings) -> 
     holder = "import sys, pathlib; from analytics.store import Store; from calls.model import Rules; "
     holder += "s = Store.open(pathlib.Path(sys.argv[1]), rules=Rules()); print('open', flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", holder, str(settings.store_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", holder, str(settings.store_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"

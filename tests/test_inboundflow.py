@@ -105,3 +105,13 @@ def test_an_unsigned_request_without_the_timestamp_is_refused() -> None:
         arrived = [(name.encode(), value.encode()) for name, value in headers.items() if value is not None]
         with pytest.raises(SignatureRejected):
             verify(PROVIDER.scheme, ("s",), arrived, body, now_s=1_778_594_601)
+
+
+@pytest.mark.parametrize("late", [1, -1])
+def test_a_timestamp_may_be_five_minutes_off(late: int) -> None:
+    """The platform states no window; five minutes either way is ours, unless the settings say otherwise."""
+    body = json.dumps(CALL).encode()
+    arrived = [(n.encode(), v.encode()) for n, v in sign(PROVIDER.scheme, "s", body, now_s=1_778_594_601).items()]
+    assert verify(PROVIDER.scheme, ("s",), arrived, body, now_s=1_778_594_601 + 300 * late).secret_index == 0
+    with pytest.raises(SignatureRejected, match="301 s"):
+        verify(PROVIDER.scheme, ("s",), arrived, body, now_s=1_778_594_601 + 301 * late)

@@ -6,6 +6,7 @@
 --   that were reached.
 -- needs: caller_phone connection
 -- from: calls
+-- adds: no
 -- version: 1
 SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
 FROM (

@@ -1,7 +1,7 @@
 """Metrics measured over the fixture's history, and the form of their expected results.
 
-Beside every shipped metric `NAME.sql` lies `NAME.expected.csv`: what it gives over the whole history, by week of Berlin,
-and by the first of its columns in `CUTS`. A metric in a person's own folder needs none.
+Beside every shipped metric `NAME.sql` lies `NAME.expected.csv`: what it gives over the whole history, by week of
+Berlin, and by the first of its columns in `CUTS`. A metric in a person's own folder needs none.
 """
 
 from __future__ import annotations

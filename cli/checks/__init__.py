@@ -1,0 +1,1 @@
+"""The checks of `calltally doctor`, one module each."""

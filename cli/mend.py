@@ -1,0 +1,360 @@
+"""Looking after what is kept: `calltally verify`, `rebuild`, `dead` and `quarantine`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from analytics.cells import plain
+from calls import settings as all_settings
+from calls.errors import CalltallyError, JournalError, StoreLocked
+from cli.output import Format, printable, progress, put, say, show
+
+if TYPE_CHECKING:
+    from calls.journal_row import Record
+    from calls.model import Delivery
+    from calls.settings import Settings
+    from cli.agreement import Comparison
+    from streams.apply import Tally
+
+app = typer.Typer()
+dead_app = typer.Typer(help="Deliveries that were proved but not understood: list, show, retry.", no_args_is_help=True)
+quarantine_app = typer.Typer(help="Deliveries that were not proved genuine: list, retry.", no_args_is_help=True)
+app.add_typer(dead_app, name="dead")
+app.add_typer(quarantine_app, name="quarantine")
+
+RETRY_WAIT_S = 60.0
+LOOK_S = 0.2
+
+Form = Annotated[Format, typer.Option("--format", help="How to print.")]
+SourceOption = Annotated[str | None, typer.Option(help="Only those of this source.")]
+Limit = Annotated[int, typer.Option(min=1, help="The newest so many.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only the plan is shown.")]
+
+
+@app.command()
+def verify(form: Form = Format.TABLE) -> None:
+    """Prove that the numbers are right: roll-ups against calls, calls against events, the store against the journal.
+
+    Reads everything and changes nothing; works while everything runs. Exit code 0: all agrees, 1: it does not.
+
+    Example: calltally verify && echo all numbers agree
+    """
+    from cli import owner
+
+    settings = all_settings.load_without_secrets()
+    found = [{"part": "store", "finding": sentence} for sentence in owner.findings(settings)]
+    comparison = _compared(settings)
+    found += [{"part": "journal", "finding": sentence} for sentence in comparison.findings]
+    for note in comparison.notes:
+        say(note)
+    if form is not Format.TABLE:
+        show(found, form, columns=["part", "finding"])
+    for row in found if form is Format.TABLE else ():
+        typer.echo(f"{row['part']}: {row['finding']}")
+    deliveries = sum(comparison.deliveries.values())
+    say(
+        f"{_number(comparison.records, 'record')} of the journal read, their digests checked; "
+        f"{_number(deliveries, 'delivery', 'deliveries')} of {_number(len(comparison.deliveries), 'source')} compared "
+        f"with the store; {_number(comparison.lag, 'record')} not applied yet."
+    )
+    say("Something does not agree: see above." if found else "Everything agrees.")
+    raise typer.Exit(1 if found else 0)
+
+
+@app.command()
+def rebuild() -> None:
+    """Make the store again from the journal, beside the present one, which is replaced only when the new one is whole.
+
+    Refuses while a worker runs. A worker does this by itself where the store is damaged or the rules have changed.
+
+    Example: calltally rebuild
+    """
+    tally = _rebuilt(all_settings.load_without_secrets())
+    say(f"{_number(tally.records, 'record')} applied, {_number(tally.events, 'event')}.{_dead(tally)}")
+
+
+@dead_app.command("list")
+def list_dead(
+    source: SourceOption = None,
+    reason: Annotated[str | None, typer.Option(help="Only those of this reason.")] = None,
+    limit: Limit = 100,
+    form: Form = Format.TABLE,
+) -> None:
+    """Deliveries that were proved genuine but could not be understood, the newest first.
+
+    Example: calltally dead list --source aisync --reason not_json
+    """
+    from analytics.client import ask
+
+    settings = all_settings.load_without_secrets()
+    params = {"source": source, "reason": reason, "limit": limit}
+    rows = ask(_DEAD, params, settings=settings).table.to_pylist()
+    for row in rows:
+        at = row["received_at"]
+        # A damaged row of the journal does not even tell when it came.
+        row["received_at"] = plain(at) if at.year > 1970 else None
+    show(rows, form, columns=["position", "received_at", "source", "provider", "reason", "detail"])
+    if len(rows) == limit:
+        say(f"These are the newest {limit}; --limit shows more.")
+
+
+@dead_app.command("show")
+def show_dead(
+    position: Annotated[int, typer.Argument(min=1, help="Its position, as `calltally dead list` shows it.")],
+    body: Annotated[bool, typer.Option("--body", help="Only the body, byte for byte.")] = False,
+    form: Form = Format.TABLE,
+) -> None:
+    """One delivery as it arrived: why it was not understood, the headers that are kept, the raw body.
+
+    Control characters are written out (\\\\x1b), so that nothing in the body can act on the terminal; --body does not.
+
+    Example: calltally dead show 634 --body > body.json
+    """
+    delivery = _delivery_at(all_settings.load_without_secrets(), position)
+    if body:
+        put(delivery.body, None)
+        return
+    told = _told(delivery)
+    if form is not Format.TABLE:
+        show([told], form)
+        return
+    for name, value in told.items():
+        if name not in ("headers", "body") and value is not None:
+            typer.echo(f"{name:12}  {printable(str(value))}")
+    for name, value in delivery.headers.items():
+        typer.echo(printable(f"{name}: {value}"))
+    typer.echo(f"\n{told['body']}")
+
+
+@dead_app.command("retry")
+def retry_dead(source: SourceOption = None, yes: Yes = False) -> None:
+    """Read dead letters again, with the code as it is now: how many would be understood, and then make it so.
+
+    A dead letter keeps its place in the journal, and later events may build on it. So --yes rebuilds the whole store
+    from the journal, with the worker stopped. A worker that starts with changed code does the same by itself.
+
+    Example: calltally dead retry
+    """
+    settings = all_settings.load_without_secrets()
+    plan = _plan_of_dead(settings, source)
+    show(plan, Format.TABLE, columns=["source", "reason", "dead", "readable_now"])
+    readable = sum(int(str(row["readable_now"])) for row in plan)
+    if not readable:
+        say("None of them would be understood now." if plan else "There are no dead letters.")
+        return
+    if not yes:
+        many = _number(readable, "delivery", "deliveries")
+        say(f"{many} would be understood now. To do it: calltally dead retry --yes")
+        return
+    tally = _rebuilt(settings)
+    say(f"The store was made again from {_number(tally.records, 'record')}.{_dead(tally)}")
+
+
+@quarantine_app.command("list")
+def list_quarantine(source: SourceOption = None, limit: Limit = 100, form: Form = Format.TABLE) -> None:
+    """Deliveries that failed verification, the newest first; they are kept for 30 days and count in no number.
+
+    Example: calltally quarantine list --source synthflow
+    """
+    from collections import deque
+
+    from cli import quarantined
+
+    settings = all_settings.load_without_secrets()
+    kept: deque[dict[str, object]] = deque(maxlen=limit)
+    for one in quarantined.held(settings, source):
+        row = {"id": one.id, "received_at": _iso(one.received_at), "source": one.source, "reason": one.reason}
+        kept.appendleft({**row, "count": one.count, "bytes": len(one.body), "detail": one.detail})
+    show(list(kept), form, columns=["id", "received_at", "source", "reason", "count", "bytes", "detail"])
+    if len(kept) == limit:
+        say(f"These are the newest {limit}; --limit shows more.")
+
+
+@quarantine_app.command("retry")
+def retry_quarantine(source: SourceOption = None, yes: Yes = False) -> None:
+    """Verify again what is held, with the secrets as they are now; what passes becomes a delivery of its own time.
+
+    Ingest does so by itself when a secret in calltally.toml changes.
+
+    Example: calltally quarantine retry --source synthflow --yes
+    """
+    from cli import quarantined
+
+    settings = all_settings.load()
+    with progress("verified") as told:
+        total = sum(rows for name, (rows, _) in quarantined.counts(settings).items() if source in (None, name))
+        plan = quarantined.outlook(settings, source, lambda done: told(done, total))
+    for one in plan:
+        refused = ", ".join(f"{reason} {number}" for reason, number in one.reasons.items())
+        row = {"source": one.source, "held": one.held, "would_pass": one.would_pass, "still_refused": refused}
+        show([row], Format.TABLE)
+    passing = sum(one.would_pass for one in plan)
+    if not passing:
+        say("None of them would pass." if plan else "Nothing is held.")
+    elif not yes:
+        say(f"{_number(passing, 'delivery', 'deliveries')} would pass. To do it: calltally quarantine retry --yes")
+    else:
+        _retry_held(settings, source)
+
+
+def _compared(settings: Settings) -> Comparison:
+    from calls.journal_reader import JournalReader
+    from cli.agreement import compare
+    from cli.asking import asking
+
+    reader = JournalReader(settings.journal_path)
+    try:
+        with asking(settings) as ask, progress("journal") as told:
+            return compare(reader, ask, told)
+    finally:
+        reader.close()
+
+
+def _rebuilt(settings: Settings) -> Tally:
+    from streams.rebuild import rebuild as rebuild_store
+
+    _quiet()
+    try:
+        with progress("journal") as told:
+            return rebuild_store(settings.journal_path, settings.store_path, settings.rules, progress=told)
+    except StoreLocked as error:
+        raise StoreLocked(
+            f"{error.message} It is the worker: stop it first (Ctrl-C where `calltally up` runs), then repeat this."
+        ) from error
+
+
+def _quiet() -> None:
+    """What became of each delivery is told once, at the end."""
+    import logging
+
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+def _dead(tally: Tally) -> str:
+    if not tally.dead_letters:
+        return ""
+    reasons = ", ".join(f"{reason} {number}" for reason, number in tally.dead_letters.most_common())
+    return f" Not understood: {_number(tally.dead_letters.total(), 'delivery', 'deliveries')} ({reasons})."
+
+
+def _delivery_at(settings: Settings, position: int) -> Delivery:
+    from calls.model import Delivery, Notice
+
+    found = next(_records(settings, [position]), None)
+    if found is None:
+        raise CalltallyError(f"The journal does not reach to position {position}.")
+    if not isinstance(found, Delivery):
+        what = f"a request was {found.verdict} then" if isinstance(found, Notice) else f"it is damaged ({found.reason})"
+        raise CalltallyError(f"Position {position} of the journal holds no readable delivery: {what}.")
+    return found
+
+
+def _records(settings: Settings, positions: list[int]) -> Iterator[Record]:
+    """The records at these positions, as far as the journal has them."""
+    from calls.journal_reader import JournalReader
+
+    reader = JournalReader(settings.journal_path)
+    try:
+        first, last = reader.first_position(), reader.last_position()
+        for position in positions:
+            if first <= position <= last:
+                yield reader.read(position - 1, rows=1)[0]
+    finally:
+        reader.close()
+
+
+def _told(delivery: Delivery) -> dict[str, object]:
+    from calls.model import DeadLetter
+    from streams.steps import interpret
+
+    meaning = interpret(delivery)
+    if isinstance(meaning, DeadLetter):
+        verdict: dict[str, object] = {"reason": meaning.reason, "detail": meaning.detail}
+    else:
+        verdict = {"reason": None, "detail": f"Understood: {', '.join(timed.event.event for timed in meaning)}."}
+    return {
+        "position": delivery.position,
+        "id": delivery.id,
+        "source": delivery.source,
+        "provider": delivery.provider,
+        "received_at": _iso(delivery.received_at),
+        "trust": str(delivery.trust),
+        "bytes": len(delivery.body),
+        **verdict,
+        "headers": delivery.headers,
+        "body": _body_text(delivery.body),
+    }
+
+
+def _body_text(body: bytes) -> str:
+    """The body for a terminal: line breaks stay, everything else that is not printed is written out."""
+    text = body.decode("utf-8", "backslashreplace")
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def _plan_of_dead(settings: Settings, source: str | None) -> list[dict[str, object]]:
+    from analytics.client import ask
+    from calls.model import DeadLetter, Delivery
+    from streams.steps import interpret
+
+    letters = ask(_DEAD_ALL, {"source": source}, settings=settings).table.to_pylist()
+    kinds = {row["position"]: (row["source"], row["reason"]) for row in letters}
+    dead = Counter(kinds.values())
+    readable: Counter[tuple[str, str]] = Counter()
+    try:
+        with progress("dead letters") as told:
+            for number, record in enumerate(_records(settings, list(kinds)), 1):
+                if isinstance(record, Delivery) and not isinstance(interpret(record), DeadLetter):
+                    readable[kinds[record.position]] += 1
+                told(number, len(kinds))
+    except JournalError as error:
+        raise CalltallyError(f"The dead letters cannot be read again: {error.message}") from error
+    return [
+        {"source": kind[0], "reason": kind[1], "dead": number, "readable_now": readable[kind]}
+        for kind, number in dead.most_common()
+    ]
+
+
+def _retry_held(settings: Settings, source: str | None) -> None:
+    from calls.journal_lock import writer_of
+    from cli import quarantined
+
+    retry = quarantined.request(settings, source)
+    if writer_of(settings.journal_path) is None:
+        say("Ingest does not run; it takes this up when it next starts.")
+        return
+    deadline = time.monotonic() + RETRY_WAIT_S
+    while (done := quarantined.outcome(settings, retry)) is None:
+        if time.monotonic() > deadline:
+            say("Ingest is still at it. `calltally quarantine list` shows what is left.")
+            return
+        time.sleep(LOOK_S)
+    say(f"{_number(done.accepted or 0, 'delivery', 'deliveries')} accepted, {done.refused or 0} still refused.")
+
+
+def _number(count: int, one: str, several: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def _iso(micros: int) -> str:
+    return plain(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros))
+
+
+_DEAD_ALL = """
+SELECT position, source, reason, provider, detail, received_at FROM dead_letters
+WHERE coalesce(source = $source, true)
+ORDER BY position
+"""
+_DEAD = """
+SELECT position, received_at, source, provider, reason, detail FROM dead_letters
+WHERE coalesce(source = $source, true) AND coalesce(reason = $reason, true)
+ORDER BY position DESC LIMIT $limit
+"""

@@ -1,0 +1,232 @@
+"""`calltally sql`, `status` and `metrics`, as processes in a folder with calls and nothing running."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from tests import command
+from tests.command import rows, run, told
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("asked")
+    command.stock(made, 40, more=[command.refusal("synthflow", command.NOW, "Another secret.")])
+    return made
+
+
+def test_sql_prints_a_table_for_people(folder: Path) -> None:
+    """Names, then a line a row; nothing on stderr."""
+    done = run(folder, "sql", "SELECT count(*) AS calls, 'a' || chr(27) || 'b' AS odd FROM calls")
+
+    assert [line.split() for line in told(done).splitlines()] == [["calls", "odd"], ["40", r"a\x1bb"]]
+    assert done.stderr == b""
+
+
+def test_sql_prints_json_as_one_array_of_objects(folder: Path) -> None:
+    """Times are ISO with Z and whole numbers beyond 2^53 text, as at the SQL endpoint."""
+    found = rows(
+        run(folder, "sql", "SELECT TIMESTAMP '2026-01-02 03:04:05' AS at, 9007199254740993 AS big", "--format=json")
+    )
+
+    assert found == [{"at": "2026-01-02T03:04:05Z", "big": "9007199254740993"}]
+
+
+def test_sql_writes_csv_that_no_spreadsheet_computes(folder: Path) -> None:
+    """A phone number keeps its + behind an apostrophe."""
+    done = run(folder, "sql", "SELECT '+1555' AS phone, NULL AS nothing", "--format", "csv")
+
+    assert list(csv.reader(io.StringIO(told(done)))) == [["phone", "nothing"], ["'+1555", ""]]
+
+
+def test_sql_takes_its_form_from_the_name_of_the_file(folder: Path, tmp_path: Path) -> None:
+    """-o x.parquet is Parquet, with the values as they are."""
+    path = tmp_path / "calls.parquet"
+    done = run(folder, "sql", "SELECT call_id, caller_phone FROM calls", "-o", str(path))
+
+    assert told(done) == ""
+    assert done.stderr.decode() == f"40 rows in {path}\n"
+    assert pyarrow.parquet.read_table(path).num_rows == 40
+    assert [left.name for left in tmp_path.iterdir()] == ["calls.parquet"]
+
+
+def test_sql_reads_the_query_from_standard_input_and_binds_parameters(folder: Path) -> None:
+    """'-' is stdin; --param gives the $names."""
+    query = "SELECT count(*) AS n FROM calls WHERE provider = $p AND duration_s > $s"
+
+    assert rows(
+        run(folder, "sql", "-", "--param", "p=synthflow", "--param", "s=-1", "--format=json", stdin=query)
+    ) == rows(
+        run(
+            folder,
+            "sql",
+            "SELECT count(*) AS n FROM calls WHERE provider = 'synthflow' AND duration_s > -1",
+            "--format=json",
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["SELEC 1"], 1, "syntax error"),
+        (["FROM nowhere"], 1, "There is no table 'nowhere'"),
+        (["DROP TABLE calls"], 1, "SELECT"),
+        (["SELECT $p"], 1, "p"),
+        (["FROM calls", "--param", "p"], 2, "name=value"),
+        (["FROM calls", "-o", "no/such/folder.csv"], 1, "No such file"),
+        (["SELECT INTERVAL 3 DAY AS i", "--format", "parquet"], 1, "Cast it in the query"),
+    ],
+)
+def test_a_wrong_query_is_answered_by_a_sentence(folder: Path, words: list[str], code: int, said: str) -> None:
+    """Nothing on stdout, a sentence on stderr, 1 for what went wrong and 2 for what was written wrongly."""
+    done = run(folder, "sql", *words)
+
+    assert told(done, code) == ""
+    assert said in done.stderr.decode()
+
+
+def test_a_query_that_is_cut_off_says_so(folder: Path) -> None:
+    """More rows than allowed: the first of them, and words on stderr."""
+    done = run(folder, "sql", "FROM calls", "--format", "json", environ={"CALLTALLY_SQL_MAX_ROWS": "3"})
+
+    assert len(rows(done)) == 3
+    assert "Cut off" in done.stderr.decode()
+
+
+def test_a_reader_that_goes_away_is_no_fault(folder: Path) -> None:
+    """`calltally sql ... | head -1` ends quietly."""
+    import subprocess
+    import sys
+
+    pipe = f"{sys.executable} -m cli.main sql 'FROM range(200000)' --format csv | head -1"
+    done = subprocess.run(
+        ["bash", "-c", pipe], cwd=folder, capture_output=True, check=False, timeout=60, env=command.environment()
+    )
+
+    assert (done.stdout, done.stderr) == (b'"range"\n', b"")
+
+
+def test_status_reads_the_disk_where_nothing_runs(folder: Path) -> None:
+    """Journal and store, their lag, and each source's last delivery."""
+    (found,) = rows(run(folder, "status", "--format", "json"))
+
+    assert isinstance(found["ingest"], dict) and found["ingest"]["state"] == "not running"
+    assert isinstance(found["store"], dict) and found["store"]["calls"] == 40
+    assert found["lag"] == 0
+    assert isinstance(found["sources"], list)
+    by_name = {one["source"]: one for one in found["sources"]}
+    assert set(by_name) == set(command.SECRETS)
+    assert by_name["synthflow"]["refused"] == 1
+    assert by_name["synthflow"]["last_delivery_at"].startswith("2026-11-18")
+
+
+def test_status_counts_what_is_not_applied_yet_as_lag(tmp_path: Path) -> None:
+    """Records that came after the store's position."""
+    command.stock(tmp_path, 4)
+    command.journal(tmp_path, command.deliveries(3, seed=9))
+
+    (found,) = rows(run(tmp_path, "status", "--format", "json"))
+
+    assert found["lag"] == len(command.deliveries(3, seed=9))
+
+
+def test_status_in_an_empty_folder_says_what_will_make_the_files(tmp_path: Path) -> None:
+    """Nothing was ever started there, which is no fault."""
+    command.settings_file(tmp_path)
+
+    assert "ingest makes it when it starts" in told(run(tmp_path, "status"))
+
+
+def test_status_of_a_damaged_store_is_a_problem(tmp_path: Path) -> None:
+    """Exit code 1 and a sentence, and the rest is still told."""
+    command.stock(tmp_path, 4)
+    (tmp_path / "data" / "store.duckdb").write_bytes(b"x" * 8192)
+    done = run(tmp_path, "status")
+
+    assert "journal" in told(done, 1)
+    assert "rebuilt" in done.stderr.decode()
+
+
+def test_metrics_lists_the_dictionary(folder: Path) -> None:
+    """Every metric with its definition, in each form."""
+    found = rows(run(folder, "metrics", "--format", "json"))
+
+    assert {"name": "connected", "title": "Connected"}.items() <= next(
+        one for one in found if one["name"] == "connected"
+    ).items()
+    assert told(run(folder, "metrics", "--format", "md")).startswith("| name | title |")
+
+
+def test_a_share_comes_with_its_n_and_interval(folder: Path) -> None:
+    """One row a slice; numerator, denominator, and the 95 % interval around the value."""
+    words = [
+        "metrics",
+        "connected",
+        "--from",
+        "2026-11-18",
+        "--to",
+        "2026-11-18",
+        "--by",
+        "provider",
+        "--format",
+        "json",
+    ]
+    found = rows(run(folder, *words))
+    stored = rows(
+        run(folder, "sql", "SELECT provider AS slice, count(*) FILTER (connection = 'person') AS numerator FROM calls "
+            "WHERE excluded IS NULL GROUP BY ALL ORDER BY ALL", "--format", "json")
+    )  # fmt: skip
+
+    assert [{"slice": one["slice"], "numerator": one["numerator"]} for one in found] == stored
+    for one in found:
+        assert float(str(one["low"])) < float(str(one["value"])) <= float(str(one["high"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["conected"], "Did you mean 'connected'?"),
+        (["connected", "--by", "shoe_size"], "shoe_size"),
+        (["connected", "--bucket", "fortnight"], "fortnight"),
+        (["connected", "--zone", "Mars/Olympus"], "Mars/Olympus"),
+        (["connected", "--from", "soon"], "is no time"),
+        (["connected", "--from", "2026-11-18", "--to", "2026-11-17"], "before it starts"),
+    ],
+)
+def test_a_wrong_question_about_a_metric_is_wrong_usage(folder: Path, words: list[str], said: str) -> None:
+    """Exit code 2, with the word that is wrong."""
+    done = run(folder, "metrics", *words)
+
+    assert told(done, 2) == ""
+    assert said in " ".join(done.stderr.decode().replace("│", " ").split())
+
+
+def test_sql_without_a_store_says_how_to_make_one(tmp_path: Path) -> None:
+    """Neither a worker nor a file."""
+    done = run(tmp_path, "sql", "FROM calls")
+
+    assert told(done, 1) == ""
+    assert "Start `calltally up`" in done.stderr.decode()
+
+
+def test_a_broken_settings_file_stops_every_command_with_a_sentence(tmp_path: Path) -> None:
+    """Exit code 2."""
+    (tmp_path / "calltally.toml").write_text("data_dir = [")
+    for words in (["sql", "FROM calls"], ["status"], ["metrics"], ["sources", "list"], ["verify"]):
+        done = run(tmp_path, *words)
+        assert told(done, 2) == ""
+        assert "calltally.toml is not valid TOML" in done.stderr.decode()
+
+
+def test_json_of_odd_text_comes_back_as_it_was(folder: Path) -> None:
+    """Line breaks, quotes and other scripts."""
+    done = run(folder, "sql", "SELECT $t AS t", "--param", 't=a"\n\u202e漢', "--format", "json")
+
+    assert json.loads(told(done)) == [{"t": 'a"\n\u202e漢'}]

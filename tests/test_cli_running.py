@@ -1,0 +1,157 @@
+"""The commands beside a running ingest and a running worker, which own journal and store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import httpx
+import pytest
+
+from tests import command
+from tests.command import rows, run, told
+from tests.journalling import eventually
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    made = tmp_path_factory.mktemp("running")
+    command.stock(made, 30)
+    command.settings_file(made, ports=command.free_ports(3))
+    with command.running(made, "ingest", "worker"):
+        yield made
+
+
+def test_what_is_sent_is_soon_in_sql(folder: Path) -> None:
+    """Signed, posted, proved, journalled, applied, asked."""
+    before = _count(folder)
+    done = run(folder, "send", "synthflow", "--count", "5", "--seed", "3")
+
+    assert done.stderr.decode() == "5 answered 200\n"
+    eventually(lambda: _count(folder) == before + 5)
+
+
+def test_a_body_that_is_not_proved_waits_in_the_quarantine_until_the_secret_is_right(folder: Path) -> None:
+    """Refused, listed, planned, retried by the running ingest."""
+    settings = (folder / "calltally.toml").read_text()
+    body = json.dumps({"event": "call.ended", "data": {"call_id": "held-1"}}).encode()
+    from calls.provider import named
+    from calls.signing import sign
+
+    headers = sign(named("aisync").scheme, "theRightSecret-5521", body, now_s=0)
+    port = command.ports_of(folder)["ingest"]
+    refused = httpx.post(f"http://127.0.0.1:{port}/webhooks/aisync", content=body, headers=headers, trust_env=False)
+    assert refused.status_code == 401
+    eventually(lambda: len(rows(run(folder, "quarantine", "list", "--format", "json"))) == 1)
+    assert "None of them would pass" in run(folder, "quarantine", "retry", "--yes").stderr.decode()
+
+    told(run(folder, "sources", "rotate", "aisync", "--secret", "theRightSecret-5521"))
+    eventually(lambda: "Nothing is held" in run(folder, "quarantine", "retry", "--yes").stderr.decode())
+    (folder / "calltally.toml").write_text(settings)
+    query = "SELECT count(*) AS n FROM calls WHERE call_id = 'held-1'"
+    eventually(lambda: rows(run(folder, "sql", query, "--format", "json")) == [{"n": 1}])
+
+
+def test_status_tells_what_runs(folder: Path) -> None:
+    """Both processes, the lag, the sources."""
+    (found,) = rows(run(folder, "status", "--format", "json"))
+
+    for name in ("ingest", "worker"):
+        process = found[name]
+        assert isinstance(process, dict) and process["state"] == "running", process
+
+
+def test_verify_works_while_everything_runs(folder: Path) -> None:
+    """The store is checked by its owner, the journal read beside its writer."""
+    assert rows(run(folder, "verify", "--format", "json")) == []
+
+
+def test_a_snapshot_is_made_by_the_owner(folder: Path, tmp_path: Path) -> None:
+    """Its file opens, and nothing is left in the data folder."""
+    path = tmp_path / "copy.duckdb"
+    told(run(folder, "snapshot", "-o", str(path)))
+    with duckdb.connect(str(path), read_only=True) as copy:
+        found = copy.execute("SELECT count(*) FROM calls").fetchall()
+
+    assert found == [(_count(folder),)]
+    assert not [left.name for left in (folder / "data").iterdir() if "copy" in left.name or "export" in left.name]
+
+
+def test_an_export_is_taken_from_a_copy(folder: Path) -> None:
+    """All of the same moment, without the owner's file being opened."""
+    found = rows(run(folder, "export", "--table", "calls", "--format", "json"))
+
+    assert len(found) == _count(folder)
+    assert not [left.name for left in (folder / "data").iterdir() if "export" in left.name]
+
+
+def test_a_report_is_asked_of_the_worker(folder: Path) -> None:
+    """The same numbers as SQL."""
+    said = told(run(folder, "report", "--from", "2026-11-18", "--to", "today", "--format", "csv", "-o", "-"))
+    (attempts,) = [line for line in said.splitlines() if line.startswith('"attempts","') and '"range"' in line]
+
+    counted = rows(run(folder, "sql", "SELECT count(*) AS n FROM calls WHERE excluded IS NULL", "--format", "json"))
+    assert float(attempts.split(",")[4]) == counted[0]["n"]
+
+
+def test_the_doctor_proves_each_secret_at_the_door_and_leaves_no_trace(folder: Path) -> None:
+    """A signed GET a source; neither journal nor quarantine grows."""
+    (before,) = rows(run(folder, "status", "--format", "json"))
+    found = rows(run(folder, "doctor", "--format", "json"))
+    (after,) = rows(run(folder, "status", "--format", "json"))
+
+    assert sum("is proved at" in str(one["cause"]) for one in found) == len(command.SECRETS)
+    assert after["journal"] == before["journal"]
+
+
+def test_the_doctor_finds_a_door_with_other_secrets(folder: Path, tmp_path: Path) -> None:
+    """Settings that are not those of the running ingest."""
+    text = (folder / "calltally.toml").read_text().replace(command.SECRETS["aisync"], "anotherSecret-9931")
+    (tmp_path / "calltally.toml").write_text(f'data_dir = "{folder / "data"}"\n{text}')
+    (tmp_path / "calltally.toml").chmod(0o600)
+    found = rows(run(tmp_path, "doctor", "--format", "json"), 1)
+
+    assert [str(one["cause"])[:7] for one in found if one["level"] == "wrong"] == ["aisync:"]
+
+
+def test_the_doctor_finds_a_door_of_another_folder(folder: Path, tmp_path: Path) -> None:
+    """The same ports, another data folder: as when the demo still runs."""
+    (tmp_path / "calltally.toml").write_text((folder / "calltally.toml").read_text())
+    (tmp_path / "calltally.toml").chmod(0o600)
+    found = rows(run(tmp_path, "doctor", "--format", "json"), 1)
+
+    assert [one["check"] for one in found if "belongs to another data folder" in str(one["cause"])] == [
+        "ports",
+        "ports",
+    ]
+
+
+def test_the_doctor_asks_as_a_waiting_call_only_when_told_to(folder: Path) -> None:
+    """It is carried on, and leaves one row of the verdict `inbound`."""
+    found = rows(run(folder, "doctor", "--inbound", "--format", "json"))
+
+    assert any("a waiting call is carried on" in str(one["cause"]) for one in found)
+    query = "SELECT count(*) AS n FROM deliveries WHERE verdict = 'inbound'"
+    eventually(lambda: rows(run(folder, "sql", query, "--format", "json")) == [{"n": 1}])
+
+
+def test_a_rebuild_refuses_beside_a_worker(folder: Path) -> None:
+    """A sentence that says what to stop."""
+    done = run(folder, "rebuild")
+
+    assert told(done, 1) == ""
+    assert "stop it first" in done.stderr.decode()
+
+
+def test_a_wrong_token_is_a_sentence(folder: Path) -> None:
+    """Not an empty answer."""
+    for words in (["sql", "FROM calls"], ["verify"], ["snapshot", "-o", "x.duckdb"]):
+        done = run(folder, *words, environ={"CALLTALLY_SQL_TOKEN": "wrong-token-wrong-token"})
+        assert told(done, 1) == ""
+        assert "bearer token" in done.stderr.decode()
+
+
+def _count(folder: Path) -> int:
+    return int(str(rows(run(folder, "sql", "SELECT count(*) AS n FROM calls", "--format", "json"))[0]["n"]))
