@@ -20,6 +20,7 @@ Convert: TypeAlias = Callable[[Any], Json]
 
 VERSION_HEADER: Final = "X-Calltally-Version"
 TRUNCATED_HEADER: Final = "X-Calltally-Truncated"
+LAG_HEADER: Final = "X-Calltally-Lag"
 EXACT_MAX: Final = 2**53
 """JavaScript and others hold JSON numbers as doubles: whole numbers beyond this are sent as text."""
 _EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001  # without a zone, like the store's times

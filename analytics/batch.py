@@ -51,7 +51,11 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     events: list[TimelineEvent] = []
     """Events that are new, and those that take the place of a replaced one."""
     replaced_event_ids: list[str] = []
-    """Stored events that give way to one of equal id and lower position in `events`."""
+    """Stored events that give way to one of equal id and lower position in `events`.
+
+    A delivery's first event bears its id: the row of the delivery that gives way becomes a repeat, and a dead letter
+    of it goes.
+    """
     changes: list[CallChange] = []
     dead_letters: list[DeadLetter] = []
     applied_at: Micros

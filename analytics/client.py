@@ -12,14 +12,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Literal, overload
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, overload
 
 import httpx
 import msgspec
 import pyarrow as pa
 
 from analytics.access import read_token
-from analytics.answer import TRUNCATED_HEADER, VERSION_HEADER, Answer
+from analytics.answer import LAG_HEADER, TRUNCATED_HEADER, VERSION_HEADER, Answer
 from calls import settings as all_settings
 from calls.errors import QueryError, StoreLocked
 
@@ -28,10 +28,18 @@ if TYPE_CHECKING:
 
     from calls.settings import Settings
 
-__all__ = ["Answer", "Client", "ask", "query"]
+__all__ = ["Answer", "Client", "State", "ask", "query"]
 
 _SPARE_S: Final = 5.0
 _CONNECT_S: Final = 2.0
+
+
+class State(NamedTuple):
+    """What a worker says of its store."""
+
+    version: int
+    lag: int
+    """Records of the journal that are not applied yet."""
 
 
 class Client:
@@ -66,7 +74,22 @@ class Client:
 
     def version(self) -> int:
         """The store's version, a number that changes with every batch; costs no query. Raises QueryError."""
-        return _version(self._send("GET", "/version"))
+        return self.state().version
+
+    def state(self) -> State:
+        """The store's version and how far it is behind; costs no query. Raises QueryError."""
+        response = self._send("GET", "/version")
+        return State(_version(response), _number(response, LAG_HEADER))
+
+    def not_ready(self) -> str | None:
+        """Why the worker does not keep up, as it says itself; None while all is well. Raises QueryError."""
+        try:
+            self._send("GET", "/readyz")
+        except QueryError as error:
+            if error.code != "not_ready":
+                raise
+            return error.message
+        return None
 
     def close(self) -> None:
         self._closing()
@@ -161,13 +184,19 @@ def _from_file(sql: str, params: Mapping[str, object] | None, settings: Settings
 
 
 def _version(response: httpx.Response) -> int:
-    text = response.headers.get(VERSION_HEADER, "")
+    return _number(response, VERSION_HEADER)
+
+
+def _number(response: httpx.Response, header: str) -> int:
+    text = response.headers.get(header, "")
     return int(text) if text.isdigit() else 0
 
 
 def _refusal(response: httpx.Response, url: str) -> QueryError:
     try:
         refusal = msgspec.json.decode(response.content, type=dict[str, str])
+        if "reason" in refusal:
+            return QueryError(refusal["reason"], code="not_ready")
         return QueryError(refusal["message"], code=refusal["error"])
     except (msgspec.MsgspecError, KeyError):
         if response.is_server_error:

@@ -17,6 +17,9 @@ from calls.model import Rules
 HERE: Final = Path(__file__).parent
 WAL_MAX: Final = "256MB"
 """A commit that makes the write-ahead log longer than this waits for a checkpoint; idle moments should come first."""
+ROW_GROUP_ROWS: Final = 16_384
+"""A checkpoint now and then writes the newest row group of a table whole: with DuckDB's 122,880 rows of this width that
+takes 1.7 s, with these 0.2 s, and scans are as fast."""
 
 _GIB: Final = 1 << 30
 _HOLDER = re.compile(r"PID (\d+)")
@@ -25,7 +28,7 @@ _ROT = re.compile(r"checksum|corrupt|not a valid DuckDB|deserializ", re.IGNORECA
 
 
 def connect(path: Path, rules: Rules, *, schema: Path = HERE) -> duckdb.DuckDBPyConnection:
-    """Open or create the file; `schema` is the folder of what makes its tables and views.
+    """Open or create the file; `schema` is the folder of what makes its tables and views. Read it through `cursor_of`.
 
     Raises StoreLocked, StoreDamaged, StoreMismatch, StoreUnavailable.
     """
@@ -42,6 +45,13 @@ def connect(path: Path, rules: Rules, *, schema: Path = HERE) -> duckdb.DuckDBPy
     return connection
 
 
+def cursor_of(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """A cursor of its own on the store's tables."""
+    cursor = connection.cursor()
+    cursor.execute("USE store")
+    return cursor
+
+
 def export_folder(path: Path) -> Path:
     """The one folder that SQL may write to: snapshots are made there and then moved."""
     return path.absolute().with_name(path.name + ".export")
@@ -50,7 +60,7 @@ def export_folder(path: Path) -> Path:
 def opening_error(path: Path, error: duckdb.Error) -> StoreError:
     """What a failure to open or read the file means."""
     text = str(error)
-    if "Could not set lock" in text or "Conflicting lock" in text:
+    if "Could not set lock" in text or "Conflicting lock" in text or "Unique file handle conflict" in text:
         holder = _HOLDER.search(text)
         who = f"process {holder[1]}" if holder else "another process"
         return StoreLocked(f"The store {path.name} is in use by {who}. Stop it, or ask it: its SQL endpoint answers.")
@@ -87,10 +97,16 @@ def _open(path: Path) -> duckdb.DuckDBPyConnection:
         # Otherwise SQL could name the variables of whatever Python code runs it.
         "python_enable_replacements": False,
     }
+    connection = duckdb.connect(config=config)
     try:
-        return duckdb.connect(str(path), config=config)
+        # Attached, because only so the size of row groups can be said.
+        quoted = str(path).replace("'", "''")
+        connection.execute(f"ATTACH '{quoted}' AS store (ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
+        connection.execute("USE store")
     except duckdb.Error as error:
+        connection.close()
         raise opening_error(path, error) from error
+    return connection
 
 
 def _bring_up(connection: duckdb.DuckDBPyConnection, made_by: str, schema: Path) -> None:

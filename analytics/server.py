@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from analytics.answer import TRUNCATED_HEADER, VERSION_HEADER, Answer, to_arrow, to_json
+from analytics.answer import LAG_HEADER, TRUNCATED_HEADER, VERSION_HEADER, Answer, to_arrow, to_json
 from analytics.query import Limits, Query
 from analytics.server_metrics import ServerMetrics
 from analytics.upkeep import Kept, endpoints
@@ -139,7 +139,7 @@ def create_app(
             Route("/readyz", readyz),
             Route("/metrics", prometheus),
         ],
-        middleware=[Middleware(_Versioned, store=store)],
+        middleware=[Middleware(_Versioned, store=store, worker_state=worker_state)],
         exception_handlers={CalltallyError: _problem},
     )
 
@@ -275,16 +275,19 @@ class _Sql:
 
 
 class _Versioned:
-    """Gives every response the store's version, as far as it has none."""
+    """Gives every response the store's version, as far as it has none, and how many records are still to be applied."""
 
-    def __init__(self, app: ASGIApp, store: Readable) -> None:
+    def __init__(self, app: ASGIApp, store: Readable, worker_state: WorkerState) -> None:
         self._app = app
         self._store = store
+        self._worker_state = worker_state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_versioned(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).setdefault(VERSION_HEADER, str(_version(self._store)))
+                headers = MutableHeaders(scope=message)
+                headers.setdefault(VERSION_HEADER, str(_version(self._store)))
+                headers.setdefault(LAG_HEADER, str(self._worker_state.lag))
             await send(message)
 
         await self._app(scope, receive, send_versioned)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import weakref
 from collections import defaultdict
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from calls.model import Call, CallKey, Micros, Rules, StreamPoint, Verdict
 
 __all__ = ["Batch", "CallChange", "DeliveryRow", "Position", "Store", "StoredCall", "StoredEvent"]
 
+CURSOR_END_S: Final = 10.0
 CHECKPOINT_WAL_BYTES: Final = 4 << 20
 """At an idle moment, a write-ahead log longer than this is worth a checkpoint."""
 SETTLE_ROWS: Final = 20_000
@@ -50,6 +52,17 @@ _DROP_REPLACED: Final = """
     WHERE kept_row.first_received_at = given.first_received_at AND kept_row.call_hash = given.call_hash
         AND kept_row.provider = given.provider AND kept_row.org = given.org AND kept_row.call_id = given.call_id"""
 
+_GIVE_WAY: Final = (
+    *(
+        f"DELETE FROM kept.{table} WHERE event_id IN (SELECT unnest($ids))"
+        for table in ("events", "loose_appointments", "loose_leads")
+    ),
+    """DELETE FROM kept.dead_letters AS letter USING kept.deliveries AS given
+    WHERE letter.journal_id = given.journal_id AND letter.position = given.position
+        AND given.id IN (SELECT unnest($ids))""",
+    f"""UPDATE kept.deliveries SET verdict = '{Verdict.REPEATED}'
+    WHERE verdict = '{Verdict.ACCEPTED}' AND id IN (SELECT unnest($ids))""",
+)
 _PUT_POSITION: Final = "INSERT INTO kept.positions VALUES ($stream, $stream_id, $position, make_timestamp($at))"
 _ADVANCE_POSITION: Final = """
     UPDATE kept.positions SET position = greatest(position, $position), updated_at = make_timestamp($at)
@@ -148,7 +161,7 @@ class Store:
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A throw-away cursor for reading; `reopen` and `close` end it."""
         with self._swap:
-            cursor = self._root.cursor()
+            cursor = database.cursor_of(self._root)
             self._cursors.add(cursor)
             return cursor
 
@@ -195,7 +208,7 @@ class Store:
             # Cursors are made from a connection that runs nothing, so that any thread may ask for one at any time.
             self._root = database.connect(self.path, self._rules)
             try:
-                self._writer = self._root.cursor()
+                self._writer = database.cursor_of(self._root)
                 self._prepare()
                 self._load()
             except duckdb.Error as error:
@@ -237,9 +250,8 @@ class Store:
         execute = self._writer.execute
         execute("BEGIN")
         if batch.replaced_event_ids:
-            ids = {"ids": batch.replaced_event_ids}
-            for table in ("events", "loose_appointments", "loose_leads"):
-                execute(f"DELETE FROM kept.{table} WHERE event_id IN (SELECT unnest($ids))", ids)
+            for statement in _GIVE_WAY:
+                execute(statement, {"ids": batch.replaced_event_ids})
         if replaced:
             ((dropped,),) = execute("EXECUTE drop_replaced").fetchall()
             if dropped != replaced:
@@ -321,11 +333,24 @@ class Store:
         with self._swap:
             # DuckDB keeps a database, and the state it failed in, as long as any cursor of it is open.
             for cursor in list(self._cursors):
-                with contextlib.suppress(duckdb.Error):
-                    cursor.interrupt()
-                cursor.close()
+                _end(cursor)
             self._writer.close()
             self._root.close()
+
+
+def _end(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Close a cursor, waiting for the call that another thread is in: DuckDB refuses to close a busy one."""
+    until = time.monotonic() + CURSOR_END_S
+    while True:
+        with contextlib.suppress(duckdb.Error):
+            cursor.interrupt()
+        try:
+            cursor.close()
+            return
+        except duckdb.Error:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(0.005)
 
 
 def _key(call: Call) -> CallKey:

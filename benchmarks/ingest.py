@@ -1,4 +1,4 @@
-"""What does an accepted webhook cost at the door, beside a FastAPI route that verifies the same signature and stores nothing?
+"""What does an accepted webhook cost at the door, beside a FastAPI route that verifies alike and stores nothing?
 
     python -m benchmarks.ingest                    three rounds in turn, at an empty journal
     python -m benchmarks.ingest --journalled 1000000   the same at a journal that holds so many deliveries
@@ -13,7 +13,6 @@ import os
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -44,9 +43,9 @@ def peer() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     if not python.exists():
         venv.create(PEER_ENVIRONMENT, with_pip=True)
         requirements = HERE / "peers" / "requirements.txt"
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", requirements], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", requirements], check=True)
     port = load._free_port()
-    command = [python, "-m", "uvicorn", "fastapi_ingest:app", "--port", str(port), "--no-access-log"]
+    command = [str(python), "-m", "uvicorn", "fastapi_ingest:app", "--port", str(port), "--no-access-log"]
     environment = {**os.environ, "PEER_SECRET": load.SECRET}
     process = subprocess.Popen(command, cwd=HERE / "peers", env=environment, stderr=subprocess.DEVNULL)
     try:
@@ -133,4 +132,4 @@ def _rounds(rounds: int, webhooks: int, theirs: tuple[int, int], ours: tuple[int
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

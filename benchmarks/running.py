@@ -2,8 +2,8 @@
 
     python -m benchmarks.running
 
-Real processes of `calltally up --no-dashboard` on loopback. Freshness is from the moment a signed webhook is sent to the
-moment an answer of `POST /sql` first shows it, asked for whenever the store's version has changed.
+Real processes of `calltally up --no-dashboard` on loopback. Freshness is from the moment a signed webhook is sent to
+the moment an answer of `POST /sql` first shows it, asked for whenever the store's version has changed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COMMAND = [sys.executable, "-m", "cli.main"]
 
 @contextmanager
 def running(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, int, float]]:
-    """`calltally up`: its process, ingest's port, the SQL port, and seconds from start to the first accepted webhook."""
+    """`calltally up`: its process, ingest's port, the SQL port, seconds from start to the first accepted webhook."""
     port, sql_port = load._free_port(), load._free_port()
     settings = f'ingest_port = {port}\nsql_port = {sql_port}\n[sources.{PROVIDER}]\nsecrets = ["{load.SECRET}"]\n'
     (folder / "calltally.toml").write_text(settings)

@@ -3,9 +3,9 @@
     python -m benchmarks.stream                      an empty store
     python -m benchmarks.stream --stored 5000000     then a store that holds so many calls
 
-The mix: bodies of 1.7 KB, 60 % Synthflow with 4 criteria and 4 variables, the rest evenly of the other three; 10 % repeats,
-5 % second events of earlier calls. A worker of its own process applies it; CPU is all of that process, from its first
-record to its last commit.
+The mix: bodies of 1.7 KB, 60 % Synthflow with 4 criteria and 4 variables, the rest evenly of the other three; 10 %
+repeats, 5 % second events of earlier calls. A worker of its own process applies it; CPU is all of that process, from
+its first record to its last commit.
 """
 
 from __future__ import annotations
@@ -123,11 +123,12 @@ def _first(provider: str, call_id: str, number: int, dice: random.Random) -> byt
 
 
 def _second(provider: str, call_id: str, number: int) -> bytes:
-    event = {"inboundflow": "appointment.booked", "aisync": "appointment.scheduled", "callsync": "ai_analysis"}[provider]
+    events = {"inboundflow": "appointment.booked", "aisync": "appointment.scheduled", "callsync": "ai_analysis"}
     data: dict[str, object] = {"call_id": call_id, "appointment_time_start": "2026-10-01T11:00:00Z"}
     if provider == "callsync":
         data = {"call_details": {"call_id": int(call_id)}, "ai_analysis": {"status": "completed", "polite": True}}
-    return _padded({"event": event, "timestamp": "2026-10-01T10:00:00.000Z", "number": number, "data": data}, "data", "note")
+    at = "2026-10-01T10:00:00.000Z"
+    return _padded({"event": events[provider], "timestamp": at, "number": number, "data": data}, "data", "note")
 
 
 def _padded(body: dict[str, object], part: str, name: str) -> bytes:

@@ -14,6 +14,11 @@
     │   ├── StoreLocked          another process owns the store
     │   ├── StoreDamaged         the file cannot be read; it is set aside and rebuilt
     │   └── StoreMismatch        the store was made from another journal, topic or rule set
+    ├── BrokerError
+    │   ├── BrokerUnavailable    Kafka cannot be reached or does not acknowledge now (transient)
+    │   ├── BrokerRefused        Kafka refuses us: login, certificate or rights
+    │   ├── TopicUnsuitable      a topic's settings would lose or refuse records
+    │   └── RecordMalformed      a record on one of our topics that is not in our format
     └── QueryError               an SQL request is refused or failed; `code` says how
 
 `transient` says whether trying again later may succeed. `code` is a stable word for machines, the message one
@@ -117,6 +122,37 @@ class StoreMismatch(StoreError):
     """The store belongs to another journal, topic or set of rules."""
 
     code = "store_mismatch"
+
+
+class BrokerError(CalltallyError):
+    """Something about Kafka."""
+
+    code = "broker"
+
+
+class BrokerUnavailable(BrokerError):
+    """Kafka cannot be reached, or does not acknowledge, at this moment."""
+
+    transient = True
+    code = "broker_unavailable"
+
+
+class BrokerRefused(BrokerError):
+    """Kafka refuses us until login, certificate or rights are put right."""
+
+    code = "broker_refused"
+
+
+class TopicUnsuitable(BrokerError):
+    """A topic's settings would lose or refuse records; the message names them."""
+
+    code = "topic_unsuitable"
+
+
+class RecordMalformed(BrokerError):
+    """A record on one of our topics that is not in our format."""
+
+    code = "record_malformed"
 
 
 class QueryError(CalltallyError):

@@ -51,6 +51,8 @@ class Damaged(msgspec.Struct, frozen=True):
 
     position: int
     reason: str
+    journal_id: str = ""
+    """Set where the record has left its journal, on the way through Kafka."""
 
 
 Record: TypeAlias = Delivery | Notice | Damaged

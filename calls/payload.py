@@ -24,7 +24,7 @@ DEPTH_MAX = 64
 BRACKETS_MAX = 1_000_000
 """Bodies with more are refused: a parsed empty list takes twenty times its bytes, and the door parses unproved ones."""
 DIGITS_MAX = 4300
-"""Longer integers are refused: Python itself turns no longer text into a number. No platform sends more than 20 digits."""
+"""Longer integers are refused: Python turns no longer text into a number. No platform sends more than 20 digits."""
 
 _decode_strict = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode

@@ -6,17 +6,15 @@ shows a line that works; a source that could not verify its sender does so too, 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -30,28 +28,36 @@ from pydantic_settings import (
     SettingsError as PydanticSettingsError,
 )
 
-from calls import provider
 from calls.errors import SettingsError
 from calls.model import Result, Rules
+from calls.source import (
+    FILE_NAME,
+    PREFIX,
+    SECRET_PREFIX,
+    Source,
+    SourceTable,
+    plain,
+    secret_variable,
+    sources_of,
+    unknown,
+    warnings_about,
+)
 
-FILE_NAME = "calltally.toml"
-PREFIX = "CALLTALLY_"
-SECRET_PREFIX = PREFIX + "SECRET_"
+__all__ = [
+    "FILE_NAME",
+    "PREFIX",
+    "Settings",
+    "Source",
+    "SourcesWatch",
+    "child_environment",
+    "described",
+    "load",
+    "load_without_secrets",
+    "secret_variable",
+    "without_secrets",
+]
 
 Values: TypeAlias = dict[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """One configured sender."""
-
-    name: str
-    provider: str
-    org: str = ""
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-    inbound_token: str | None = field(default=None, repr=False)
-    unsigned: bool = False
-    """Whether its deliveries are accepted without a proof; never true where there is a secret."""
 
 
 def _words(value: object) -> object:
@@ -105,6 +111,43 @@ class Settings(BaseSettings):
     )
     kafka_bootstrap_servers: str = Field(
         default="127.0.0.1:9092", min_length=1, description="Kafka brokers, as host:port separated by commas."
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="How the brokers are spoken to; `SASL_...` needs a user and a password."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="How the user and the password are proved to Kafka."
+    )
+    kafka_username: str | None = Field(default=None, min_length=1, description="User at the brokers.")
+    kafka_password: str | None = Field(default=None, repr=False, min_length=1, description="Password at the brokers.")
+    kafka_ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of the authority that signed the brokers' certificates, if not a public one.",
+    )
+    kafka_certificate_file: Path | None = Field(
+        default=None, description="PEM file of our own certificate, where the brokers ask for one."
+    )
+    kafka_key_file: Path | None = Field(default=None, description="PEM file of our certificate's private key.")
+    kafka_partitions: int = Field(
+        default=4, ge=1, le=10_000, description="Partitions of the topics that the relay makes."
+    )
+    kafka_replication: int = Field(
+        default=3,
+        ge=1,
+        le=100,
+        description="Copies of every record in the topics that the relay makes; as many as there are brokers, at most.",
+    )
+    kafka_retention_ms: int = Field(
+        default=-1, ge=-1, description="Milliseconds that Kafka keeps deliveries and notices; -1 for ever."
+    )
+    kafka_record_max_bytes: int = Field(
+        default=1_048_576,
+        ge=262_144,
+        le=104_857_600,
+        description="Largest record; longer bodies travel in several. Sets `max.message.bytes` of the relay's topics.",
+    )
+    kafka_compression: Literal["none", "gzip"] = Field(
+        default="none", description="How the relay packs records: gzip saves network and disk and costs CPU."
     )
     max_body_mib: int = Field(default=32, ge=1, le=1024, description="Largest accepted webhook body, in MiB.")
     inboundflow_tolerance_s: int = Field(
@@ -177,7 +220,7 @@ class Settings(BaseSettings):
     @property
     def warnings(self) -> list[str]:
         """What works but should be looked at, one sentence each, without secrets."""
-        return [*_shared_secrets(self.sources), *_needlessly_unsigned(self.sources, self.allow_unsigned)]
+        return warnings_about(self.sources, self.allow_unsigned)
 
     @property
     def ingest_url(self) -> str:
@@ -201,31 +244,11 @@ class Settings(BaseSettings):
         return (InitSettingsSource(settings_cls, init_settings()),)
 
 
-class SourceTable(BaseModel):
-    """A `[sources.NAME]` table of the file; the description of each field is its line in the README."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-    provider: str | None = Field(
-        default=None, description="Which platform sends; needed unless it is the source's name."
-    )
-    org: str = Field(default="", description="Organisation to which all its calls are counted.")
-    secrets: list[str] | None = Field(
-        default=None,
-        description="Signing secrets, all accepted at once, the newest first; CALLTALLY_SECRET_NAME replaces them.",
-    )
-    inbound_token: str | None = Field(
-        default=None,
-        min_length=1,
-        description="`?token=` that lets a live call's question be answered from the store.",
-    )
-
-
 def load(folder: Path | None = None, environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
     """Settings of a working folder; overrides that are None do not count. Raises SettingsError."""
     given = _Given(folder or Path(), os.environ if environ is None else environ, overrides)
     merged = given.merged()
-    sources = _sources(merged.pop("sources", {}), given.secrets(), merged.get("allow_unsigned"))
+    sources = sources_of(merged.pop("sources", {}), given.secrets(), _names(merged.get("allow_unsigned")))
     return given.settings({**merged, "sources": sources})
 
 
@@ -313,11 +336,6 @@ def child_environment(chosen: Mapping[str, object], *, without_ours: bool = Fals
     return {**inherited, **{PREFIX + name.upper(): str(value) for name, value in chosen.items()}}
 
 
-def secret_variable(source: str) -> str:
-    """The environment variable that carries a source's secrets."""
-    return SECRET_PREFIX + source.upper().replace("-", "_")
-
-
 class _Given:
     """What file, environment and options say, and which of them said it."""
 
@@ -347,8 +365,8 @@ class _Given:
     def _sentence(self, detail: ErrorDetails) -> str:
         name = str(detail["loc"][0])
         if detail["type"] == "extra_forbidden":
-            return _unknown(f"setting '{name}' in {self._origin(name)}", name, Settings.model_fields)
-        return f"The setting '{name}' ({self._origin(name)}) is wrong: {_plain(detail)}."
+            return unknown(f"setting '{name}' in {self._origin(name)}", name, Settings.model_fields)
+        return f"The setting '{name}' ({self._origin(name)}) is wrong: {plain(detail)}."
 
     def _origin(self, name: str) -> str:
         if name in self._options:
@@ -382,124 +400,17 @@ def _read_environment(environ: Mapping[str, str]) -> Values:
     known = {PREFIX + name.upper() for name in Settings.model_fields if name != "sources"}
     for name in environ:
         if name.startswith(PREFIX) and not name.startswith(SECRET_PREFIX) and name not in known:
-            raise SettingsError(_unknown(f"environment variable {name}", name, [*known, f"{SECRET_PREFIX}NAME"]))
+            raise SettingsError(unknown(f"environment variable {name}", name, [*known, f"{SECRET_PREFIX}NAME"]))
     try:
         return dict(_Environment(environ)())
     except PydanticSettingsError as error:
         raise SettingsError(f"The environment cannot be read: {error}.") from None
 
 
-def _sources(tables: object, secrets: Mapping[str, tuple[str, ...]], allow_unsigned: object) -> dict[str, Source]:
-    if not isinstance(tables, Mapping):
-        raise SettingsError(f"'sources' in {FILE_NAME} must be tables, such as [sources.synthflow].")
-    described_tables = {str(name): _source_table(str(name), table) for name, table in tables.items()}
-    unsigned = [str(name) for name in _iterable(_words(allow_unsigned))]
-    names = dict.fromkeys([*described_tables, *_names_in_variables(secrets, described_tables)])
-    for name in unsigned:
-        if name not in names and name not in provider.discover():
-            known = [*names, *provider.discover()]
-            raise SettingsError(_unknown(f"source '{name}' in {PREFIX}ALLOW_UNSIGNED", name, known))
-        names[name] = None
-    _refuse_equal_variables(names)
-    return {
-        name: _source(name, described_tables.get(name, SourceTable()), secrets.get(secret_variable(name)), unsigned)
-        for name in names
-    }
-
-
-def _source_table(name: str, table: object) -> SourceTable:
-    if not re.fullmatch("[a-z0-9][a-z0-9_-]{0,62}", name):
-        raise SettingsError(
-            f"The source name '{name}' does not fit into a URL. "
-            "Use lower-case letters, digits, '-' and '_', 63 of them at most."
-        )
-    try:
-        return SourceTable.model_validate(table)
-    except ValidationError as error:
-        raise SettingsError("\n".join(_table_sentence(name, detail) for detail in error.errors())) from None
-
-
-def _table_sentence(name: str, detail: ErrorDetails) -> str:
-    key = str(detail["loc"][0]) if detail["loc"] else ""
-    if detail["type"] == "extra_forbidden":
-        return _unknown(f"key '{key}' in [sources.{name}] of {FILE_NAME}", key, SourceTable.model_fields)
-    if key == "secrets":
-        return f'[sources.{name}] of {FILE_NAME}: secrets must be a list of texts: secrets = ["..."].'
-    return f"[sources.{name}] of {FILE_NAME}: {key or 'it'} is wrong: {_plain(detail)}."
-
-
-def _names_in_variables(secrets: Mapping[str, object], tables: Mapping[str, SourceTable]) -> Iterator[str]:
-    names = {secret_variable(name): name for name in [*provider.discover(), *tables]}
-    for variable in secrets:
-        if variable not in names:
-            lead = _unknown(f"source behind {variable}", variable, names)
-            raise SettingsError(
-                f"{lead} A source that does not bear its provider's name needs a table [sources.NAME] in {FILE_NAME}."
-            )
-        yield names[variable]
-
-
-def _refuse_equal_variables(names: Iterable[str]) -> None:
-    seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(secret_variable(name), name)
-        if other != name:
-            raise SettingsError(
-                f"The sources '{other}' and '{name}' share {secret_variable(name)}. Rename one of them."
-            )
-
-
-def _source(name: str, table: SourceTable, secrets: tuple[str, ...] | None, unsigned: list[str]) -> Source:
-    if table.provider is None and name not in provider.discover():
-        known = ", ".join(provider.discover())
-        raise SettingsError(
-            f"The source '{name}' does not say who sends. Add to [sources.{name}] in {FILE_NAME}: "
-            f'provider = "...", one of {known}.'
-        )
-    chosen = tuple(table.secrets or ()) if secrets is None else secrets
-    _refuse_empty(name, chosen, given=secrets is not None or table.secrets is not None)
-    if not chosen and name not in unsigned:
-        raise SettingsError(
-            f"The source '{name}' has no secret, so nothing it receives could be proved genuine. Add to "
-            f'[sources.{name}] in {FILE_NAME}: secrets = ["..."] (or set {secret_variable(name)}); '
-            f'to accept it unsigned: {PREFIX}ALLOW_UNSIGNED="{name}".'
-        )
-    return Source(
-        name=name,
-        provider=provider.named(table.provider or name).name,
-        org=table.org,
-        secrets=chosen,
-        inbound_token=table.inbound_token,
-        unsigned=not chosen,
-    )
-
-
-def _refuse_empty(name: str, secrets: tuple[str, ...], *, given: bool) -> None:
-    if given and (not secrets or not all(secret.strip() for secret in secrets)):
-        raise SettingsError(
-            f"A secret of the source '{name}' is empty. Give it one in [sources.{name}] of {FILE_NAME} "
-            f'(secrets = ["..."]) or in {secret_variable(name)}, or remove the empty one.'
-        )
-
-
-def _shared_secrets(sources: Mapping[str, Source]) -> Iterator[str]:
-    holders: dict[str, list[str]] = {}
-    for source in sources.values():
-        for secret in source.secrets:
-            holders.setdefault(secret, []).append(source.name)
-    for names in holders.values():
-        if len(set(names)) > 1:
-            joined = "' and '".join(dict.fromkeys(names))
-            yield (
-                f"The sources '{joined}' share a secret: who holds it can send as each of them. "
-                "Give each source a secret of its own."
-            )
-
-
-def _needlessly_unsigned(sources: Mapping[str, Source], allowed: Iterable[str]) -> Iterator[str]:
-    for name in allowed:
-        if name in sources and not sources[name].unsigned:
-            yield f"The source '{name}' is allowed unsigned but has a secret: its deliveries are verified all the same."
+def _names(value: object) -> list[str]:
+    # Looked at before it is validated; what is no list of words is refused with the other settings.
+    words = _words(value)
+    return [str(word) for word in words] if isinstance(words, list) else []
 
 
 def _phone_number(text: str) -> str:
@@ -508,16 +419,3 @@ def _phone_number(text: str) -> str:
     if not re.fullmatch(r"\+[0-9]{4,15}", number):
         raise ValueError(f"'{text}' is no phone number with country code, such as +12137771234")
     return number
-
-
-def _iterable(value: object) -> Iterable[object]:
-    return value if isinstance(value, (list, tuple)) else ()
-
-
-def _plain(detail: ErrorDetails) -> str:
-    return detail["msg"].removeprefix("Value error, ").rstrip(".")
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"Unknown {what}." + (f" Did you mean '{near[0]}'?" if near else "")

@@ -5,11 +5,12 @@ Pure: the dice and the time are arguments, so one seed gives one history. `traff
     [values]             drawn once a call, in order; later ones may refer to earlier ones as "$name"
     [[story]]            one kind of call: its weight, values of its own, and the deliveries it sends
 
-A drawn value is a constant, a reference ("$name", or "$name|format" for times: iso, iso_ms, epoch_ms), a list or table of such, or
+A drawn value is a constant, a reference ("$name", or "$name|format" for times: iso, iso_ms, epoch_ms, date), a list or
+table of such, or
 
     {choice = {a = 3, b = 1}}    one of the keys, by weight       {one_of = [..]}         one of the items, evenly
     {between = [1, 9]}           a whole number                   {around = [90, 0.6]}    log-normal: median, spread
-    {chance = 0.4}               true or false                    {make = "uuid"}         uuid, digits, phone, person, email
+    {chance = 0.4}               true or false                    {make = "uuid"}         digits, phone, person, email
     {maybe = 0.7, then = .., else = ..}                           {text = "Hello {name}"}
     {days_after = [1, 9]}        a full hour so many days after the call ended
 """

@@ -7,7 +7,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,19 +29,24 @@ DAY_US = 86_400 * 1_000_000
 START_WAIT_S = 30
 
 
-def prepare(folder: Path) -> None:
-    """Make the demo's own settings file, with secrets made for the occasion; an existing one is kept."""
+def prepare(folder: Path, ports: Mapping[str, int]) -> None:
+    """Make the demo's own settings file, with secrets made for the occasion; those of an existing one are kept.
+
+    The ports are written down, so that commands in that folder find the processes.
+    """
+    import tomlkit
+
     from calls.provider import discover
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
-    if path.exists():
-        return
-    lines = ["# Made by `calltally up --demo`; delete the folder to start afresh.", 'data_dir = "."', "demo = true", ""]
+    document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+    document.update({"data_dir": ".", "demo": True, **ports})
+    sources = document.setdefault("sources", tomlkit.table(is_super_table=True))
     for name in discover():
-        lines += ["", f"[sources.{name}]", f'secrets = ["{secrets.token_hex(24)}"]']
+        sources.setdefault(name, {"secrets": [secrets.token_hex(24)]})
     path.touch(mode=0o600)
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text(tomlkit.dumps(document), encoding="utf-8")
 
 
 @app.command(hidden=True)

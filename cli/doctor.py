@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from calls import settings as all_settings
 from calls.errors import SettingsError
-from cli.check import Finding, Level, Patient, checks, examined
 from cli.output import Format, printable, progress, say, show
 
-app = typer.Typer()
+if TYPE_CHECKING:
+    from cli.check import Finding
 
-_MARKS = {Level.OK: "ok", Level.NOTE: "note", Level.WARNING: "WARNING", Level.WRONG: "WRONG"}
+app = typer.Typer()
 
 
 @app.command()
@@ -37,7 +37,8 @@ def doctor(
     found = list(_findings(inbound))
     if form is Format.TABLE:
         for name, finding in found:
-            typer.echo(f"{_MARKS[finding.level]:8}{name:12}{printable(finding.cause)}")
+            mark = finding.level.upper() if finding.bad else finding.level
+            typer.echo(f"{mark:8}{name:12}{printable(finding.cause)}")
             if finding.fix:
                 typer.echo(f"{'':20}-> {printable(finding.fix)}")
     else:
@@ -49,6 +50,8 @@ def doctor(
 
 
 def _findings(inbound: bool) -> Iterator[tuple[str, Finding]]:
+    from cli.check import Finding, Level, Patient, checks, examined
+
     try:
         settings = all_settings.load()
     except SettingsError as error:

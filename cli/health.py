@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-import httpx
-
 TIMEOUT_S = 3.0
 
 
@@ -30,6 +28,8 @@ class Health:
 
 def health(address: str) -> Health:
     """Ask `/readyz` at an address."""
+    import httpx
+
     try:
         answer = httpx.get(f"{address}/readyz", timeout=TIMEOUT_S, trust_env=False)
     except (httpx.ConnectError, httpx.ConnectTimeout):

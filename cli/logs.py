@@ -1,4 +1,4 @@
-"""How our processes write their log: JSON lines for machines, or plain lines for the person who watches `calltally up`."""
+"""How our processes write their log: JSON lines for machines, plain lines for who watches `calltally up`."""
 
 from __future__ import annotations
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
-import pkgutil
+import re
 import sys
+from pathlib import Path
 
 import typer
 
@@ -13,6 +14,8 @@ import cli
 from calls.errors import CalltallyError, SettingsError
 
 DONE, FOUND_A_PROBLEM, WRONG_USAGE = 0, 1, 2
+_APP = re.compile(r"^app = typer\.Typer\(", re.MULTILINE)
+"""Read as text: what the other files import would cost every command a quarter of a second, and ingest its memory."""
 
 
 def build() -> typer.Typer:
@@ -25,10 +28,8 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    for module in pkgutil.iter_modules(cli.__path__):
-        group = getattr(importlib.import_module(f"cli.{module.name}"), "app", None)
-        if isinstance(group, typer.Typer):
-            app.add_typer(group)
+    for name in sorted(path.stem for path in Path(cli.__path__[0]).glob("*.py") if _APP.search(path.read_text())):
+        app.add_typer(importlib.import_module(f"cli.{name}").app)
     return app
 
 

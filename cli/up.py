@@ -41,7 +41,7 @@ def up(
     environment = all_settings.child_environment(chosen)
     if demo:
         folder = demo_dir
-        demo_data.prepare(folder)
+        demo_data.prepare(folder, chosen)
         environment = all_settings.child_environment(chosen, without_ours=True)
     settings = all_settings.load(folder, environment)
     history = demo and not settings.journal_path.exists()
@@ -58,9 +58,8 @@ def _children(
     from calls.settings import without_secrets
 
     def child(name: str, *words: str, stop_order: int, ready_at: tuple[str, int] | None = None) -> Child:
-        knows_secrets = name in ("ingest", "traffic")
-        command = [sys.executable, "-m", "cli.main", *words]
-        return Child(name, command, environment if knows_secrets else without_secrets(environment), stop_order, ready_at)
+        its_own = environment if name in ("ingest", "traffic") else without_secrets(environment)
+        return Child(name, [sys.executable, "-m", "cli.main", *words], its_own, stop_order, ready_at)
 
     # Ingest stops first: what it acknowledged is in the journal, and the worker applies the rest of it.
     ingest_at = (settings.ingest_host, settings.ingest_port)

@@ -6,6 +6,7 @@ import streamlit as st
 
 from calls.errors import CalltallyError
 from dashboard import data
+from dashboard.live import drawn
 from dashboard.pages import call_list, overview, sql
 
 FAVICON = "\N{BAR CHART}"
@@ -36,6 +37,8 @@ def main() -> None:
         page.run()
     except CalltallyError as error:
         _show(error)
+    finally:
+        drawn()
 
 
 def _show(error: CalltallyError) -> None:

@@ -1,7 +1,7 @@
 """Charts as pure functions: a table in, an Altair chart out. Knows no page, no query and no clock.
 
-Text marks take the theme's text colour, a category keeps its colour on every page, and meaning never rests on colour alone:
-legends stand in the order of the stack and bars carry their numbers.
+Text marks take the theme's text colour, a category keeps its colour on every page, and meaning never rests on colour
+alone: legends stand in the order of the stack and bars carry their numbers.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 import altair as alt
 import pandas as pd
@@ -16,6 +17,9 @@ import pandas as pd
 from calls.model import Connection
 
 SERIES_MAX = 6
+FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
+"""Of the same widths on all systems: a picture on paper is laid out here and drawn by who opens it."""
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +33,32 @@ class Theme:
     categories: tuple[str, ...]
     better: str
     worse: str
+    faint: str
+    """For what is not decided yet."""
 
 
 LIGHT = Theme(
     text="#1b1f27", quiet="#5b6473", grid="#e3e6ec", accent="#3457d5",
     categories=("#3457d5", "#e08a1e", "#1d9a8a", "#b5488f", "#7a8699", "#8a5cd0"), better="#1d7a4f", worse="#b3402f",
+    faint="#c3cad6",
 )  # fmt: skip
 DARK = Theme(
     text="#e8ebf2", quiet="#9aa6b8", grid="#2a303c", accent="#8aa4ff",
     categories=("#8aa4ff", "#f0a94a", "#45c4b3", "#dd7cb8", "#9aa6b8", "#b592f0"), better="#5cc48f", worse="#ee8472",
+    faint="#4a5366",
 )  # fmt: skip
 
-CONNECTIONS: Mapping[str, tuple[str, int]] = {
-    Connection.PERSON: ("person", 0),
-    Connection.MACHINE: ("machine", 1),
-    Connection.NO_ANSWER: ("no answer", 2),
-    Connection.BUSY: ("busy", 3),
-    Connection.FAILED: ("failed", 4),
-    Connection.CANCELED: ("canceled", 5),
-    Connection.IN_PROGRESS: ("still open", 4),
-    Connection.UNKNOWN: ("unknown", 4),
+CONNECTIONS: Mapping[str, str] = {
+    Connection.PERSON: "person",
+    Connection.MACHINE: "machine",
+    Connection.NO_ANSWER: "no answer",
+    Connection.BUSY: "busy",
+    Connection.CANCELED: "canceled",
+    Connection.FAILED: "failed",
+    Connection.UNKNOWN: "unknown",
+    Connection.IN_PROGRESS: "still open",
 }
-"""Label and colour index of each connection, in the order of the stack."""
+"""Label of each connection, in the order of the stack."""
 
 RESULTS: Sequence[tuple[str, str, str]] = (
     ("true", "met", "#1d9a8a"),
@@ -59,61 +67,76 @@ RESULTS: Sequence[tuple[str, str, str]] = (
 )
 """Value, label and colour of a criterion's results, in the order of the stack."""
 
+_STEPS = {"15 minutes": "15min", "hour": "h", "day": "D", "week": "7D", "month": "MS"}
+_FORMS = {"15 minutes": "%H:%M", "hour": "%a %H:%M", "day": "%a %d", "week": "%d %b", "month": "%b %Y"}
+_KEY = "%Y-%m-%dT%H:%M"
+
 
 def outcomes_over_time(
     rows: pd.DataFrame, theme: Theme, *, zone: str, bucket: str, open_from: datetime | None = None
-) -> alt.Chart | alt.LayerChart:
+) -> alt.LayerChart:
     """Calls a bucket by connection, stacked; `rows`: bucket (in the zone), slice (connection), value.
 
-    The bucket that begins at `open_from` is not over yet and is drawn lighter.
+    Buckets without calls stay as gaps. The bucket that begins at `open_from` is not over yet and is drawn lighter.
     """
-    frame = rows.assign(
-        connection=[CONNECTIONS.get(value, (value, 4))[0] for value in rows["slice"]],
-        rank=[list(CONNECTIONS).index(value) if value in CONNECTIONS else 99 for value in rows["slice"]],
-        open=[open_from is not None and moment >= open_from for moment in rows["bucket"]],
+    colours = connection_colours(theme)
+    frame = rows.groupby(["bucket", "slice"], as_index=False, sort=True)["value"].sum()
+    order = [key for key in CONNECTIONS if key in set(frame["slice"])]
+    order += sorted(set(frame["slice"]) - set(order))
+    buckets = _all_buckets(frame["bucket"], bucket)
+    form = "%d %b" if bucket == "day" and len(buckets) > 14 else _FORMS[bucket]
+    frame = frame.assign(
+        connection=[CONNECTIONS.get(value, value) for value in frame["slice"]],
+        rank=[order.index(value) for value in frame["slice"]],
+        open=[open_from is not None and moment >= open_from for moment in frame["bucket"]],
+        key=frame["bucket"].dt.strftime(_KEY),
+        begins=frame["bucket"].dt.strftime("%a %d %b %Y %H:%M"),
     )
-    shown = [key for key in CONNECTIONS if key in set(rows["slice"])]
-    labels = [CONNECTIONS[key][0] for key in shown]
-    colours = [theme.categories[CONNECTIONS[key][1]] for key in shown]
-    form = {"15 minutes": "%H:%M", "hour": "%a %H:%M", "day": "%a %d", "week": "%d %b", "month": "%b %Y"}[bucket]
-    buckets = max(1, rows["bucket"].nunique())
-    return _styled(
-        alt.Chart(frame)
-        .mark_bar(size=max(3, min(44, 520 // buckets)), cornerRadius=1)
+    chart = (
+        alt.Chart(frame.drop(columns=["bucket", "slice"]))
+        .mark_bar(cornerRadius=1)
         .encode(
+            # A band for each bucket, not a scale of time: bars fill the width of any page, and no viewer's zone
+            # moves them.
             x=alt.X(
-                "yearmonthdatehoursminutes(bucket):T",
+                "key:O",
                 title=None,
-                axis=alt.Axis(format=form, tickCount=min(buckets, 8), grid=False, labelFlush=False, labelOverlap=True),
-                scale=alt.Scale(padding=26),
+                scale=alt.Scale(domain=buckets, paddingInner=0.18, paddingOuter=0.1),
+                axis=alt.Axis(
+                    labelExpr=f"utcFormat(toDate(datum.value + 'Z'), '{form}')", labelAngle=0, labelOverlap=True,
+                    labelSeparation=6, labelFlush=False, ticks=False, grid=False,
+                ),
             ),
-            y=alt.Y("sum(value):Q", title=None, axis=alt.Axis(tickCount=4, format=",d")),
+            y=alt.Y("value:Q", title=None, stack="zero", axis=alt.Axis(tickCount=4, tickMinStep=1, format=",d")),
             color=alt.Color(
                 "connection:N",
-                scale=alt.Scale(domain=labels, range=colours),
+                scale=alt.Scale(
+                    domain=[CONNECTIONS.get(key, key) for key in order],
+                    range=[colours.get(key, theme.categories[4]) for key in order],
+                ),
                 legend=alt.Legend(orient="top", title=None, symbolType="square"),
             ),
             order=alt.Order("rank:Q"),
             opacity=alt.condition("datum.open", alt.value(0.55), alt.value(1)),
             tooltip=[
-                alt.Tooltip("bucket:T", title=f"from ({zone})", format="%a %d %b %H:%M"),
+                alt.Tooltip("begins:N", title=f"from ({zone})"),
                 alt.Tooltip("connection:N", title="reached"),
                 alt.Tooltip("value:Q", title="calls", format=",d"),
             ],
         )
-        .properties(height=260),
-        theme,
-    )
+        .properties(height=260)
+    )  # fmt: skip
+    return _styled(chart, theme)
 
 
 def bars(rows: pd.DataFrame, theme: Theme, *, unit: str, colour: str | None = None) -> alt.LayerChart:
-    """Horizontal bars, longest first; `rows`: label, value (0..1 or a count), text (at the bar), hint (tooltip)."""
+    """Horizontal bars in the order given; `rows`: label, value (0..1 or a count), text (at the bar), hint (tooltip)."""
     longest = float(rows["value"].max()) if len(rows) else 1.0
+    # The number at the end of the longest bar must not be cut off: it takes about as much as its letters.
+    room = 1.12 + 0.035 * max((len(text) for text in rows["text"]), default=0)
     base = alt.Chart(rows).encode(
-        y=alt.Y(
-            "label:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=190, labelPadding=8)
-        ),
-        x=alt.X("value:Q", title=None, axis=None, scale=alt.Scale(domain=[0, (longest or 1.0) * 1.22])),
+        y=_labels(list(rows["label"])),
+        x=alt.X("value:Q", title=None, axis=None, scale=alt.Scale(domain=[0, (longest or 1.0) * room])),
         tooltip=[
             alt.Tooltip("label:N", title=" "),
             alt.Tooltip("text:N", title=unit),
@@ -130,7 +153,10 @@ def bars(rows: pd.DataFrame, theme: Theme, *, unit: str, colour: str | None = No
 
 
 def result_bars(rows: pd.DataFrame, theme: Theme) -> alt.LayerChart:
-    """Criteria as shares of met, partly and not met; `rows`: criterion, result (true, partial, false), calls, n."""
+    """Criteria as shares of met, partly and not met; `rows`: criterion, result, calls, n, text (how many met).
+
+    Results are `true`, `partial` and `false`; the text stands beside the bar.
+    """
     order = {value: rank for rank, (value, _, _) in enumerate(RESULTS)}
     names = {value: name for value, name, _ in RESULTS}
     frame = rows.assign(
@@ -139,35 +165,78 @@ def result_bars(rows: pd.DataFrame, theme: Theme) -> alt.LayerChart:
         rank=[order[value] for value in rows["result"]],
         share=rows["calls"] / rows["n"],
     )
-    base = alt.Chart(frame).encode(
-        y=alt.Y(
-            "label:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=190, labelPadding=8)
-        ),
-        x=alt.X("share:Q", stack="zero", title=None, axis=None, scale=alt.Scale(domain=[0, 1])),
-        order=alt.Order("rank:Q"),
-        tooltip=[
-            alt.Tooltip("criterion:N"),
-            alt.Tooltip("outcome:N"),
-            alt.Tooltip("share:Q", format=".1%"),
-            alt.Tooltip("calls:Q", format=",d"),
-            alt.Tooltip("n:Q", title="judged", format=",d"),
-        ],
-    )
-    coloured = base.mark_bar(height={"band": 0.62}).encode(
-        color=alt.Color(
-            "outcome:N",
-            scale=alt.Scale(domain=[name for _, name, _ in RESULTS], range=[colour for _, _, colour in RESULTS]),
-            legend=alt.Legend(orient="top", title=None, symbolType="square"),
+    labels = list(dict.fromkeys(frame["label"]))
+    width = alt.Scale(domain=[0, 1.24])
+    coloured = (
+        alt.Chart(frame)
+        .mark_bar(height={"band": 0.62})
+        .encode(
+            y=_labels(labels),
+            x=alt.X("share:Q", stack="zero", title=None, axis=None, scale=width),
+            order=alt.Order("rank:Q"),
+            color=alt.Color(
+                "outcome:N",
+                scale=alt.Scale(domain=[name for _, name, _ in RESULTS], range=[colour for _, _, colour in RESULTS]),
+                legend=alt.Legend(orient="top", title=None, symbolType="square"),
+            ),
+            tooltip=[
+                alt.Tooltip("criterion:N"),
+                alt.Tooltip("outcome:N"),
+                alt.Tooltip("share:Q", format=".1%"),
+                alt.Tooltip("calls:Q", format=",d"),
+                alt.Tooltip("n:Q", title="judged", format=",d"),
+            ],
         )
     )
-    met = frame[frame["result"] == "true"]
     text = (
-        alt.Chart(met)
-        .mark_text(align="left", dx=6, color="#ffffff", fontSize=11, fontWeight=600)
-        .encode(y=alt.Y("label:N", sort=None), x=alt.value(0), text=alt.Text("share:Q", format=".0%"))
-        .transform_filter("datum.share >= 0.12")
+        alt.Chart(frame.drop_duplicates("label").assign(end=1.0))
+        .mark_text(align="left", dx=6, color=theme.text, fontSize=12)
+        .encode(y=_labels(labels), x=alt.X("end:Q", scale=width), text="text:N")
     )
-    return _styled((coloured + text).properties(height=max(90, 30 * frame["label"].nunique())), theme)
+    return _styled((coloured + text).properties(height=max(90, 30 * len(labels))), theme)
+
+
+def heat_map(rows: pd.DataFrame, theme: Theme, *, unit: str) -> alt.LayerChart:
+    """Hours of the day by days of the week; `rows`: weekday (0 is Monday), hour, value. What is not named is 0."""
+    filled = rows.set_index(["weekday", "hour"])["value"].to_dict()
+    frame = pd.DataFrame(
+        [
+            {"day": name, "hour": hour, "value": filled.get((weekday, hour), 0), "at": f"{name} {hour:02d}:00"}
+            for weekday, name in enumerate(DAYS)
+            for hour in range(24)
+        ]
+    )
+    chart = (
+        alt.Chart(frame)
+        .mark_rect(cornerRadius=2)
+        .encode(
+            x=alt.X(
+                "hour:O", title=None, scale=alt.Scale(paddingInner=0.08),
+                axis=alt.Axis(
+                    labelAngle=0, values=list(range(0, 24, 3)), labelExpr="pad(datum.value, 2, '0', 'left') + ':00'",
+                    ticks=False, domain=False, grid=False,
+                ),
+            ),
+            y=alt.Y(
+                "day:O", sort=list(DAYS), title=None, scale=alt.Scale(paddingInner=0.08),
+                axis=alt.Axis(ticks=False, domain=False, grid=False, labelPadding=8),
+            ),
+            color=alt.Color(
+                "value:Q",
+                scale=alt.Scale(
+                    domain=[0, max(1.0, float(frame["value"].max()))], range=[theme.grid, theme.accent],
+                    interpolate="rgb",
+                ),
+                legend=alt.Legend(
+                    orient="top", title=None, format=",d", tickMinStep=1, tickCount=2, gradientLength=120,
+                    gradientThickness=8,
+                ),
+            ),
+            tooltip=[alt.Tooltip("at:N", title="from"), alt.Tooltip("value:Q", title=unit, format=",d")],
+        )
+        .properties(height=200)
+    )  # fmt: skip
+    return _styled(chart, theme)
 
 
 def sparkline(rows: pd.DataFrame, theme: Theme, *, colour: str | None = None, share: bool = False) -> alt.LayerChart:
@@ -193,14 +262,42 @@ def topped(rows: pd.DataFrame, *, label: str, value: str, most: int = SERIES_MAX
     return pd.concat([ordered.iloc[: most - 1], other], ignore_index=True)
 
 
+def connection_colours(theme: Theme) -> dict[str, str]:
+    """The colour of each connection, the same on every page."""
+    blue, orange, teal, pink, grey, violet = theme.categories
+    colours = (blue, orange, teal, pink, violet, theme.worse, grey, theme.faint)
+    return dict(zip(CONNECTIONS, colours, strict=True))
+
+
+def _labels(names: Sequence[str]) -> alt.Y:
+    """The axis of named bars, in that order."""
+    return alt.Y(
+        "label:N",
+        sort=list(names),
+        title=None,
+        axis=alt.Axis(ticks=False, domain=False, labelLimit=170, labelPadding=8, minExtent=40),
+    )
+
+
+def _all_buckets(buckets: pd.Series[pd.Timestamp], bucket: str) -> list[str]:
+    """Every bucket from the first to the last, those without calls too."""
+    if buckets.empty:
+        return []
+    steps = pd.date_range(buckets.min(), buckets.max(), freq=_STEPS[bucket])
+    return sorted(set(steps.strftime(_KEY)) | set(buckets.dt.strftime(_KEY)))
+
+
 def _styled(chart: alt.Chart | alt.LayerChart, theme: Theme) -> alt.LayerChart:
-    styled: alt.LayerChart = (
-        chart.configure_view(strokeWidth=0)
-        .configure_axis(
+    config = alt.Config(
+        background="transparent",
+        padding=4,
+        font=FONT,
+        view=alt.ViewConfig(strokeWidth=0),
+        axis=alt.AxisConfig(
             labelColor=theme.quiet, titleColor=theme.quiet, gridColor=theme.grid, domainColor=theme.grid,
             tickColor=theme.grid, labelFontSize=12,
-        )
-        .configure_legend(labelColor=theme.text, labelFontSize=12, offset=6, padding=0)
-        .configure(background="transparent", padding=4)
+        ),
+        legend=alt.LegendConfig(labelColor=theme.text, labelFontSize=12, offset=6, padding=0),
     )  # fmt: skip
-    return styled
+    layers = chart if isinstance(chart, alt.LayerChart) else cast(alt.LayerChart, alt.layer(chart))
+    return layers.properties(config=config)

@@ -1,67 +1,92 @@
-"""What pages ask the store; the only cache. An answer is kept for as long as the store holds the same rows."""
+"""What pages ask the store; the only cache. An answer is kept for as long as the store holds the same rows.
+
+One drawing of a page reads one version of the store: `begin` asks for it once, and everything drawn after it is of that
+version or newer. While the worker does not answer, what was asked of the last version is still there to be shown.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import streamlit as st
-from analytics.client import Client
 
 from analytics import metric as all_metrics
+from analytics.client import Answer, Client
 from analytics.metric import Metric, Parameter, catalogue
 from calls import settings as all_settings
+from calls.errors import CalltallyError, QueryError
 from calls.settings import Settings
 from dashboard.filters import Choices
 from dashboard.reader import StoreReader
+
+KEPT_BYTES = 64 << 20
+KEPT_MOST = 2_000
+ASK_AGAIN_S = 0.3
+"""However many people look at pages, the worker is asked for its state this often at most."""
+CHOICES_S = 10.0
+"""A new agent is offered in the filters after so long; finding all of them reads every call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How the worker is, as far as we know."""
+
+    version: int
+    """Which rows the store holds, or held when last seen; -1 where it was never seen."""
+    lag: int
+    """Webhooks that are received but not counted yet."""
+    trouble: str
+    """Why numbers do not move on, in a sentence; empty while all is well."""
+    reachable: bool
+    seen_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
     """How current the numbers are."""
 
-    version: int
-    newest_call: datetime | None
-    newest_delivery: datetime | None
+    newest: datetime | None
+    """When the newest webhook of a call arrived."""
     calls: int
 
 
-@st.cache_resource(show_spinner=False)
-def settings() -> Settings:
-    """The dashboard's settings; no webhook secret is among them."""
-    return all_settings.load_without_secrets()
+def begin() -> Pulse:
+    """Take notice of the store as it is now, for all that is drawn from here on."""
+    now = pulse()
+    st.session_state["version"] = now.version
+    return now
 
 
-@st.cache_resource(show_spinner=False)
-def client() -> Client:
-    """The one connection to the store's owner."""
-    return Client.of(settings())
-
-
-@st.cache_resource(show_spinner=False)
-def metrics() -> Mapping[str, Metric]:
-    """Every metric, the people's own included."""
-    return catalogue(settings().data_dir / "metrics")
-
-
-def version() -> int:
-    """Which rows the store holds now; raises QueryError where nobody answers."""
-    return client().version()
+def pulse() -> Pulse:
+    """How the worker is now; never raises."""
+    return _worker().pulse()
 
 
 def ask(sql: str, params: Mapping[str, Parameter] | None = None) -> pd.DataFrame:
     """Rows of a query, from the cache where the store has not changed since. Raises QueryError."""
-    return table(sql, params).to_pandas()
+    rows: pd.DataFrame = table(sql, params or {}).to_pandas()
+    return rows
 
 
-def table(sql: str, params: Mapping[str, Parameter] | None = None) -> pa.Table:
+def table(sql: str, params: Mapping[str, Parameter]) -> pa.Table:
     """Like `ask`, as an Arrow table."""
-    return _table(version(), sql, json.dumps(params or {}, sort_keys=True))
+    version = st.session_state.get("version", -1)
+    return _worker().kept.get((version, sql, json.dumps(params, sort_keys=True)), lambda: _worker().ask(sql, params).table)
+
+
+def fresh(sql: str) -> Answer:
+    """The rows of a query as they are this moment, past the cache. Raises QueryError."""
+    return _worker().ask(sql, {})
 
 
 def reader() -> StoreReader:
@@ -71,28 +96,23 @@ def reader() -> StoreReader:
 
 def freshness() -> Freshness:
     """How current the store is. Raises QueryError."""
-    now = version()
-    row = _table(
-        now,
-        "SELECT (SELECT max(last_received_at) FROM calls) AS newest_call, "
-        "(SELECT max(received_at) FROM deliveries WHERE verdict = 'accepted') AS newest_delivery, "
-        "(SELECT count(*) FROM calls) AS calls",
-        "{}",
-    ).to_pylist()[0]
-    return Freshness(now, _utc(row["newest_call"]), _utc(row["newest_delivery"]), int(row["calls"]))
+    row = ask("SELECT max(last_received_at) AS newest, count(*) AS calls FROM calls").iloc[0]
+    newest = None if pd.isna(row["newest"]) else row["newest"].to_pydatetime().replace(tzinfo=UTC)
+    return Freshness(newest, int(row["calls"]))
 
 
 def choices() -> Choices:
-    """What the filters offer."""
-    rows = ask("SELECT DISTINCT provider, direction, agent_id FROM rollup_calls")
-    names = ask("SELECT agent_id, max(agent_name) AS name FROM calls WHERE agent_id IS NOT NULL GROUP BY agent_id")
-    agents = dict(zip(names["agent_id"], names["name"], strict=True))
-    known = sorted(rows["agent_id"].dropna().unique())
-    return Choices(
-        providers=sorted(rows["provider"].dropna().unique()),
-        agents={agent: agents.get(agent) or agent for agent in known},
-        directions=sorted(rows["direction"].dropna().unique()),
+    """What the filters offer. Raises QueryError."""
+    return _worker().choices()
+
+
+def value_choices(column: str) -> list[str]:
+    """The values of a column of `rollup_calls`, most frequent first. Raises QueryError."""
+    rows = ask(
+        f"SELECT {column} AS value FROM rollup_calls WHERE {column} <> '' GROUP BY ALL ORDER BY sum(calls) DESC, value "
+        "LIMIT 200"
     )
+    return [str(value) for value in rows["value"]]
 
 
 def titles() -> Mapping[str, str]:
@@ -105,15 +125,144 @@ def sends(provider: str, column: str) -> bool:
     return all_metrics.sends(provider, column)
 
 
+@st.cache_resource(show_spinner=False)
+def settings() -> Settings:
+    """The dashboard's settings; no webhook secret is among them."""
+    return all_settings.load_without_secrets()
+
+
+@st.cache_resource(show_spinner=False)
+def metrics() -> Mapping[str, Metric]:
+    """Every metric, the people's own included."""
+    return catalogue(settings().data_dir / "metrics")
+
+
 def queries_folder() -> Path:
     """Where people keep their own queries."""
     return settings().data_dir / "queries"
 
 
-@st.cache_data(show_spinner=False, max_entries=400)
-def _table(version: int, sql: str, params: str) -> pa.Table:
-    return client().query(sql, json.loads(params))
+class Kept:
+    """Answers by what was asked, the least used given up first; what several ask at once is asked of the worker once."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[tuple[int, str, str], Future[pa.Table]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, str, str], fetch: Callable[[], pa.Table]) -> pa.Table:
+        """The answer, asked for now if it is not there. Raises what `fetch` raises, which is not kept."""
+        with self._lock:
+            waiting = self._found.get(key)
+            if waiting is not None:
+                self._found.move_to_end(key)
+            else:
+                mine = self._found[key] = Future()
+        if waiting is not None:
+            return waiting.result()
+        try:
+            answer = fetch()
+        except BaseException as error:
+            with self._lock:
+                self._found.pop(key, None)
+            mine.set_exception(error)
+            raise
+        mine.set_result(answer)
+        self._make_room(key, answer.nbytes)
+        return answer
+
+    def forget(self) -> None:
+        """Give up everything."""
+        with self._lock:
+            self._found.clear()
+            self._bytes = 0
+
+    def _make_room(self, key: tuple[int, str, str], added: int) -> None:
+        with self._lock:
+            self._bytes += added if key in self._found else 0
+            while (self._bytes > KEPT_BYTES or len(self._found) > KEPT_MOST) and len(self._found) > 1:
+                first, oldest = next(iter(self._found.items()))
+                if not oldest.done():
+                    return
+                del self._found[first]
+                if oldest.exception() is None:
+                    self._bytes -= oldest.result().nbytes
 
 
-def _utc(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+@dataclass
+class Worker:
+    """The worker as this process knows it: one connection, what it answered, how it was when last asked."""
+
+    kept: Kept = field(default_factory=Kept)
+    _client: Client | None = None
+    _pulse: Pulse = Pulse(-1, 0, "", False, None)
+    _asked_at: float = -1e9
+    _choices: Choices | None = None
+    _choices_of: tuple[int, float] = (-1, -1e9)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ask(self, sql: str, params: Mapping[str, Parameter]) -> Answer:
+        """The rows of a query. Raises QueryError."""
+        try:
+            return self._connected().ask(sql, params)
+        except QueryError as error:
+            if error.code != "unauthorized":
+                raise
+            # The token was made anew with the data folder.
+            self._client = None
+            return self._connected().ask(sql, params)
+
+    def pulse(self) -> Pulse:
+        """How the worker is, asked for at most every `ASK_AGAIN_S`."""
+        with self._lock:
+            if time.monotonic() - self._asked_at >= ASK_AGAIN_S:
+                self._pulse = self._felt(self._pulse)
+                self._asked_at = time.monotonic()
+            return self._pulse
+
+    def choices(self) -> Choices:
+        """What the filters offer, as old as `CHOICES_S` at most where the store has changed since."""
+        version = st.session_state.get("version", -1)
+        of, at = self._choices_of
+        if self._choices is None or (version != of and time.monotonic() - at >= CHOICES_S) or version < of:
+            self._choices = _choices_now()
+            self._choices_of = version, time.monotonic()
+        return self._choices
+
+    def _felt(self, last: Pulse) -> Pulse:
+        try:
+            client = self._connected()
+            version, lag = client.state()
+            reason = client.not_ready()
+        except CalltallyError as error:
+            if isinstance(error, QueryError) and error.code == "unauthorized":
+                self._client = None
+            return Pulse(last.version, last.lag, error.message, False, last.seen_at)
+        if version < last.version:
+            # Another store: what was kept under its version numbers is of the one before.
+            self.kept.forget()
+        return Pulse(version, lag, reason or "", True, datetime.now(UTC))
+
+    def _connected(self) -> Client:
+        self._client = self._client or Client.of(settings())
+        return self._client
+
+
+@st.cache_resource(show_spinner=False)
+def _worker() -> Worker:
+    return Worker()
+
+
+def _choices_now() -> Choices:
+    rows = ask("SELECT DISTINCT provider, direction, agent_id FROM rollup_calls")
+    named = ask(
+        "SELECT agent_id, arg_max(agent_name, last_received_at) AS name FROM calls "
+        "WHERE agent_id IS NOT NULL AND agent_name <> '' GROUP BY agent_id"
+    )
+    names = dict(zip(named["agent_id"], named["name"], strict=True))
+    agents = {agent: names.get(agent, agent) for agent in rows["agent_id"].dropna().unique()}
+    return Choices(
+        providers=sorted(rows["provider"].dropna().unique()),
+        agents=dict(sorted(agents.items(), key=lambda item: (str(item[1]).casefold(), item[0]))),
+        directions=sorted(rows["direction"].dropna().unique()),
+    )

@@ -13,15 +13,31 @@ import jinja2
 import pandas as pd
 import pyarrow as pa
 
-from analytics.metric import Kind, Metric, interval
+from analytics.metric import Filters, Kind, Metric, interval, titles
 from dashboard import cards, charts, words
 from dashboard.cards import Card
 from dashboard.reader import Reader
-from dashboard.tiles import TILES, Tile, tile, total
+from dashboard.tiles import NONE, TILES, Tile, tile, total
 from dashboard.view import View
 
 TEMPLATE = Path(__file__).parent / "report.html"
-WIDTHS = {"wide": 560, "narrow": 330}
+WIDTHS = {"wide": 610, "narrow": 396}
+"""Of a picture, in CSS pixels; a page is 1080 wide, its cards stand 3 to 2."""
+
+MORE = (
+    "answered", "voicemail", "no_answer", "busy", "canceled", "failed", "unknown", "unique_contacts",
+    "contacts_reached", "talk_time_median", "early_hangup", "contained", "judged", "goal_on_attempts", "booking_rate",
+    "lead_rate", "sentiment_net", "opt_out", "cost_per_call",
+)  # fmt: skip
+"""Numbers of the second rank; those without a case in the range are left out."""
+
+FILTER_NAMES = {
+    "provider": "platform",
+    "agent_id": "agent",
+    "org": "organisation",
+    "trust": "trust",
+    "source": "source",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,68 +46,104 @@ class Drawn:
 
     card: Card
     svg: str
-    wide: bool
+    meanings: Mapping[str, str]
+    """What words in it mean, which a page tells in its tooltips."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A metric with its words."""
+
+    metric: Metric
+    tile: Tile
+    left_out: str
+    """The platforms whose calls are not in it, as they do not send it."""
 
 
 def html(reader: Reader, view: View, *, title: str, names: Mapping[str, str], made_at: datetime, demo: bool) -> str:
-    """The report as one HTML page; needs nothing from outside."""
-    metrics = [reader.metric(name) for name in TILES]
-    told = [(metric, _told(reader, metric, view)) for metric in metrics]
+    """The report as one HTML page; needs nothing from outside. `names` are those of agents by id."""
+    providers = _providers(reader, view.filters)
+    told = [_told(reader, reader.metric(name), view, providers) for name in TILES]
+    more = [_told(reader, reader.metric(name), view, providers) for name in MORE]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
-        title=title,
+        title=words.label(title, 200),
         label=view.label,
         zone=view.filters.zone,
         first=_day(view.filters.start, view.filters.zone),
         last=_day(view.filters.end - 1, view.filters.zone),
-        only={key: ", ".join(values) for key, values in view.filters.only.items()},
-        made_at=words.local(made_at, view.filters.zone),
+        before=f"{_day(view.before.start, view.filters.zone)} to {_day(view.before.end - 1, view.filters.zone)}",
+        only=_chosen(view.filters, names),
+        made_at=f"{words.day(made_at, view.filters.zone)}, {words.local(made_at, view.filters.zone)[-8:-3]}",
         demo=demo,
         tiles=told,
+        more=[item for item in more if item.tile.figure != NONE],
         drawn=_drawn(reader, view),
         agents=cards.agents(reader, view.filters, names),
+        agent_numbers=cards.AGENT_NUMBERS,
         note=cards.left_out(reader, view.filters),
+        back=view.back,
         theme=charts.LIGHT,
+        font=charts.FONT,
     )
 
 
 def rows(reader: Reader, view: View, metrics: Mapping[str, Metric]) -> pa.Table:
-    """Every metric of the period and of the one before, with counts and, for shares, the Wilson 95 % interval."""
+    """Every metric of the period and of the one before, with counts and, for shares, the Wilson 95 % interval.
+
+    A metric without a case has a row too, without numbers.
+    """
     found = []
     for name, metric in metrics.items():
         for period, filters in (("range", view.filters), ("before", view.before)):
-            for row in reader.measure(name, filters).itertuples():
-                found.append(_row(metric, period, row.value, row.numerator, row.denominator, row.n))
+            now = total(reader.measure(name, filters))
+            low: float | None = None
+            high: float | None = None
+            if metric.kind is Kind.SHARE and now.denominator:
+                low, high = interval(now.numerator or 0, now.denominator)
+            found.append(
+                {
+                    "metric": name, "title": metric.title, "unit": metric.unit, "period": period,
+                    "start": datetime.fromtimestamp(filters.start / 1_000_000, UTC),
+                    "end": datetime.fromtimestamp(filters.end / 1_000_000, UTC),
+                    "value": now.value, "numerator": now.numerator, "denominator": now.denominator, "n": now.n,
+                    "low": low, "high": high, "about": metric.about,
+                }
+            )  # fmt: skip
     return pa.Table.from_pylist(found, schema=_SCHEMA)
 
 
 _SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("metric", "title", "unit", "period")]
+    + [(name, pa.timestamp("us", "UTC")) for name in ("start", "end")]
     + [(name, pa.float64()) for name in ("value", "numerator", "denominator", "n", "low", "high")]
     + [("about", pa.string())]
 )
 
 
-def _row(
-    metric: Metric, period: str, value: float, numerator: float, denominator: float, n: float
-) -> dict[str, str | float | None]:
-    low: float | None = None
-    high: float | None = None
-    if metric.kind is Kind.SHARE and denominator and pd.notna(denominator):
-        low, high = interval(numerator, denominator)
-    numbers = {"value": value, "numerator": numerator, "denominator": denominator, "n": n}
-    return {
-        "metric": metric.name, "title": metric.title, "unit": metric.unit, "period": period,
-        **{key: None if pd.isna(number) else float(number) for key, number in numbers.items()},
-        "low": low, "high": high, "about": metric.about,
-    }  # fmt: skip
-
-
-def _told(reader: Reader, metric: Metric, view: View) -> Tile:
-    return tile(
-        metric, total(reader.measure(metric.name, view.filters)), total(reader.measure(metric.name, view.before))
+def _told(reader: Reader, metric: Metric, view: View, providers: frozenset[str]) -> Told:
+    now, before = (total(reader.measure(metric.name, filters)) for filters in (view.filters, view.before))
+    silent = sorted(titles()[name] for name in providers & metric.not_available_from())
+    words_of = tile(metric, now, before, only={"provider": sorted(providers)}, back=view.back)
+    return Told(
+        metric, words_of, f"Not available from {' and '.join(silent)}, whose calls are not in it." if silent else ""
     )
+
+
+def _providers(reader: Reader, filters: Filters) -> frozenset[str]:
+    """The platforms that have calls in the range."""
+    return frozenset(reader.measure("attempts", filters, slice_by="provider")["slice"])
+
+
+def _chosen(filters: Filters, names: Mapping[str, str]) -> dict[str, str]:
+    """The filters for people."""
+    plain = {**titles(), **names}
+    return {
+        FILTER_NAMES.get(column, column): ", ".join(words.label(plain.get(value, value) or "none") for value in values)
+        for column, values in filters.only.items()
+        if values
+    }
 
 
 def _drawn(reader: Reader, view: View) -> list[Drawn]:
@@ -109,17 +161,29 @@ def _drawn(reader: Reader, view: View) -> list[Drawn]:
             cards.variables(reader, filters), False,
             lambda rows: charts.bars(rows, theme, unit="filled", colour=theme.categories[2]),
         ),
+        (cards.hours(reader, filters), True, lambda rows: charts.heat_map(rows, theme, unit="calls")),
+        (cards.platforms(reader, filters), False, lambda rows: charts.bars(rows, theme, unit="calls")),
     ]  # fmt: skip
-    return [Drawn(card, _svg(draw(card.rows), wide) if len(card.rows) else "", wide) for card, wide, draw in drawings]
+    return [
+        Drawn(card, _svg(draw(card.rows), wide) if len(card.rows) else "", _meanings(card))
+        for card, wide, draw in drawings
+    ]
+
+
+def _meanings(card: Card) -> dict[str, str]:
+    return {label: words.PLAIN_REASONS[label] for label in card.rows.get("label", ()) if label in words.PLAIN_REASONS}
 
 
 def _svg(chart: alt.LayerChart, wide: bool) -> str:
     import vl_convert
 
-    spec = chart.properties(width=WIDTHS["wide" if wide else "narrow"]).to_json()
-    svg: str = vl_convert.vegalite_to_svg(json.loads(spec))
+    # The whole picture takes the width, labels included; else each card would be scaled to a type size of its own.
+    fitted = chart.properties(
+        width=WIDTHS["wide" if wide else "narrow"], autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
+    )
+    svg: str = vl_convert.vegalite_to_svg(json.loads(fitted.to_json()))
     return svg
 
 
 def _day(moment: int, zone: str) -> str:
-    return words.local(datetime.fromtimestamp(moment / 1_000_000, UTC), zone)[:10]
+    return words.day(datetime.fromtimestamp(moment / 1_000_000, UTC), zone)

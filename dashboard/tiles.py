@@ -58,7 +58,7 @@ def tile(
     before: Total,
     *,
     only: Mapping[str, Sequence[str]] | None = None,
-    back: str = "in the period before",
+    back: str = "period before",
 ) -> Tile:
     """How the total is told, and how it compares with the period before, which `back` names.
 
@@ -70,7 +70,7 @@ def tile(
         return _share(metric, now.value, now, before)
     figure = words.value(metric, now.value, now.n)
     if metric.name == "attempts":
-        base = f"{words.count(before.value or 0)} {back}"
+        base = f"{back}: {words.count(before.value or 0)}"
     else:
         of = "of" if metric.kind is Kind.COUNT and metric.unit != "s" else "from"
         base = f"{of} {words.counted(now.n, *(('event', 'events') if metric.unit == 'events' else ('call', 'calls')))}"

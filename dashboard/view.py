@@ -40,11 +40,11 @@ class View:
 
     @property
     def back(self) -> str:
-        """How the period before is called after a number of it."""
+        """How the period before is called."""
         weeks = (self.filters.start - self.before.start) / _WEEK_US
         # A change of the clocks between the two makes an hour of difference.
         if round(weeks) < 1 or abs(weeks - round(weeks)) > 0.01:
-            return "in the period before"
+            return "period before"
         return "a week before" if round(weeks) == 1 else f"{round(weeks)} weeks before"
 
 
@@ -62,7 +62,7 @@ def of_days(first: date, last: date, *, zone: str, only: Mapping[str, tuple[str,
     """The view of whole local days, both included; the other way round where they are swapped."""
     first, last = sorted(min(max(day, FIRST_DAY), LAST_DAY) for day in (first, last))
     start, end = midnight(first, zone), midnight(last + timedelta(days=1), zone)
-    label = f"{first:%d %b %Y} to {last:%d %b %Y}" if first != last else f"{first:%d %b %Y}"
+    label = _day(first) if first == last else f"{_day(first)} to {_day(last)}"
     return _view(start, end, (last - first).days + 1, label, zone, only, now)
 
 
@@ -92,6 +92,10 @@ def _view(
         bucket=bucket,
         open_from=_open_from(now.astimezone(ZoneInfo(zone)), bucket),
     )
+
+
+def _day(day: date) -> str:
+    return f"{day.day} {day:%b %Y}"
 
 
 def _micros(moment: datetime) -> int:

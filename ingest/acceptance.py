@@ -37,6 +37,7 @@ class Acceptance:
         self._seen = _Seen(REMEMBERED)
         self._in_flight: dict[bytes, _Waiter] = {}
         self._waiting: deque[_Waiter] = deque()
+        self._offered: list[Append] = []
         self._journal: Journal | None = None
 
     def use(self, journal: Journal) -> None:
@@ -62,9 +63,12 @@ class Acceptance:
             await asyncio.shield(same.future)
             return Outcome.SEEN_BEFORE
         waiter = _Waiter(key, self._loop.create_future(), time.monotonic())
-        self._append(Append(delivery, waiter))
         self._in_flight[key] = waiter
         self._waiting.append(waiter)
+        if not self._offered:
+            # Handed over when this turn of the loop ends: the journal's thread then wakes once for all of the turn.
+            self._loop.call_soon(self._hand_over)
+        self._offered.append(Append(delivery, waiter))
         await waiter.future
         return Outcome.DURABLE
 
@@ -94,6 +98,14 @@ class Acceptance:
         if self._journal is None:
             raise JournalUnavailable("The journal is not open yet.")
         self._journal.append(item)
+
+    def _hand_over(self) -> None:
+        offered, self._offered = self._offered, []
+        for item in offered:
+            try:
+                self._append(item)
+            except JournalUnavailable as error:
+                self._settle([item], error)
 
     def _settle(self, batch: list[Append], error: JournalUnavailable | None) -> None:
         oldest = time.monotonic()

@@ -10,13 +10,8 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import NoReturn, TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from calls import inbound_call
@@ -25,7 +20,7 @@ from calls.inbound_call import InboundCall
 from calls.model import Micros, Verdict, delivery_id
 from calls.settings import Settings, Source
 from calls.signing import Headers, Verified
-from ingest import inbound, quarantine
+from ingest import health, inbound, quarantine
 from ingest.acceptance import Acceptance, Outcome
 from ingest.counters import Counters
 from ingest.diagnosis import diagnose
@@ -34,10 +29,13 @@ from ingest.inbound import InboundAnswers
 from ingest.notices import Happening, Notices
 from ingest.protocol import MIB, READY_ANSWER, Limits
 from ingest.quarantine import Held, Quarantine
+from ingest.room import Room
 
-PATH = b"/webhooks/"
+PATH = health.WEBHOOKS.encode()
 LARGE_BYTES = 256 * 1024
 """Longer bodies are hashed and parsed in a thread, so that nobody waits behind them."""
+ROOM_BYTES = 256 * MIB
+"""What bodies longer than that may take in memory, all together, while they arrive."""
 RETRY_AFTER_S = 5
 
 Sources: TypeAlias = Mapping[str, Source]
@@ -61,15 +59,15 @@ class Door:
         self.limits = limits
         self._tolerance_s = settings.inboundflow_tolerance_s
         self._body_max = settings.max_body_mib * MIB
+        self._room = Room(max(ROOM_BYTES, self._body_max))
         self._acceptance = acceptance
         self._notices = notices
         self._quarantine = held
         self._answers = answers
         self._counters = counters
-        self._unready = unready
         self._gates: dict[str, Gate] = {}
         self._by_path: dict[bytes, Gate] = {}
-        self._others = self._other_routes()
+        self._others = health.create_app(counters, unready, self._tell_unknown_source)
         self.use_sources(settings.sources)
 
     @property
@@ -92,10 +90,10 @@ class Door:
             await self._post(gate, scope, receive, send)
         elif scope["method"] == "GET":
             gate.counts.probes += 1
-            await _reply(send, 200, _PROBED[gate.probed(scope["headers"], time.time_ns() // 1000)])
+            await _reply(send, 200, _PROBED[gate.probed(scope["headers"], _now())])
         else:
             message = f"{scope['method']} is not answered here. Webhooks come by POST."
-            await self._refuse(send, gate, 405, "method_not_allowed", message, extra=_ALLOW)
+            await self._refuse(send, gate, _HeadRejected(405, "method_not_allowed", message), _ALLOW)
 
     def refused_head(self, target: bytes, code: str, message: str) -> None:
         """Take note of a request that the protocol refused."""
@@ -104,15 +102,14 @@ class Door:
             self._counters.refused_head(code)
             self._notices.tell(_nowhere(code), lambda: message)
         else:
-            self._tell_refused(gate, code, lambda: message, 0, None)
+            self._tell_refused(gate, code, 0, lambda: message)
 
     async def _post(self, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = scope["headers"]
         try:
-            self._check_head(headers)
-            body = await self._read_body(receive)
+            body = await self._read_body(receive, self._declared_size(headers))
         except _HeadRejected as error:
-            await self._refuse(send, gate, error.status, error.code, error.message, extra=_CLOSE, size=error.size)
+            await self._refuse(send, gate, error, _CLOSE)
             return
         if body is None:
             return
@@ -120,24 +117,17 @@ class Door:
             gate.counts.probes += 1
             await _reply(send, 200, _PROBED[None])
             return
-        received_at = time.time_ns() // 1000
-        large = len(body) > LARGE_BYTES
-        call = await asyncio.to_thread(inbound_call.read, body) if large else inbound_call.read(body)
-        if call is not None:
-            await self._answer_inbound(gate, scope, body, call, received_at, send)
-            return
-        try:
-            verified = (
-                gate.prove(headers, body, received_at)
-                if not large
-                else await asyncio.to_thread(gate.prove, headers, body, received_at)
-            )
-        except (SignatureRejected, PayloadMalformed) as error:
-            await self._refuse_unproved(send, gate, headers, body, received_at, error)
-            return
-        await self._accept(gate, headers, body, received_at, verified, send)
+        arrived = _Arrived(gate, headers, scope["query_string"], body, _now())
+        judged = _judge(arrived) if len(body) <= LARGE_BYTES else await asyncio.to_thread(_judge, arrived)
+        if type(judged) is _Proved:
+            await self._accept(arrived, judged, send)
+        elif type(judged) is _Asked:
+            await self._answer_inbound(arrived, judged, send)
+        elif type(judged) is _Unproved:
+            await self._refuse_unproved(arrived, judged, send)
 
-    def _check_head(self, headers: Headers) -> None:
+    def _declared_size(self, headers: Headers) -> int:
+        """The body's length where it is declared, else 0. Raises _HeadRejected."""
         declared = 0
         for name, value in headers:
             if name == b"content-length":
@@ -148,27 +138,34 @@ class Door:
                 )
         if declared > self._body_max:
             self._refuse_too_large(declared)
+        return declared
 
-    async def _read_body(self, receive: Receive) -> bytes | None:
-        """The whole body; None where the sender went away."""
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body: bytes = message["body"]
-        if not message["more_body"] and len(body) <= self._body_max:
-            return body
-        chunks, size = [body], len(body)
-        while message["more_body"]:
-            if size > self._body_max:
-                break
+    async def _read_body(self, receive: Receive, declared: int) -> bytes | None:
+        """The whole body; None where the sender went away. Raises _HeadRejected."""
+        body = bytearray()
+        more = True
+        while more and len(body) <= LARGE_BYTES:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            chunks.append(message["body"])
-            size += len(message["body"])
-        if size > self._body_max:
-            self._refuse_too_large(size)
-        return b"".join(chunks)
+            more = message["more_body"]
+            if not more and not body:
+                return self._within_limit(message["body"])
+            body += message["body"]
+        if more:
+            async with self._room.for_bytes(declared or self._body_max):
+                while more and len(body) <= self._body_max:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    more = message["more_body"]
+                    body += message["body"]
+        return self._within_limit(bytes(body))
+
+    def _within_limit(self, body: bytes) -> bytes:
+        if len(body) > self._body_max:
+            self._refuse_too_large(len(body))
+        return body
 
     def _refuse_too_large(self, size: int) -> NoReturn:
         raise _HeadRejected(
@@ -178,67 +175,57 @@ class Door:
             size=size,
         )
 
-    async def _accept(
-        self, gate: Gate, headers: Headers, body: bytes, received_at: Micros, verified: Verified, send: Send
-    ) -> None:
-        identity = delivery_id(gate.name, body)
-        delivery = new_delivery(gate, headers, body, received_at, verified.trust, identity)
+    async def _accept(self, arrived: _Arrived, proved: _Proved, send: Send) -> None:
+        gate, headers, _, body, at = arrived
+        counts = gate.counts
         try:
-            outcome = await self._acceptance.accept(delivery)
+            outcome = await self._acceptance.accept(
+                new_delivery(gate, headers, body, at, proved.verified.trust, proved.id)
+            )
         except JournalUnavailable as error:
             self._counters.unavailable += 1
             await _reply(send, 503, _error(error.code, error.message), _RETRY)
             return
-        counts = gate.counts
-        counts.last_received_at = received_at
-        if verified.secret_index:
+        counts.last_received_at = at
+        if proved.verified.secret_index:
             counts.by_older_secret += 1
         if outcome is Outcome.DURABLE:
             counts.accepted += 1
             counts.bytes += len(body)
         else:
             counts.repeated += 1
-            self._tell(gate, Verdict.REPEATED, None, lambda: None, len(body), identity, received_at)
-        await send({"type": READY_ANSWER, "head": _RECEIVED_HEAD, "body": _RECEIVED_BODY % identity.encode()})
+            self._notices.tell(_happening(gate, Verdict.REPEATED, len(body), at, proved.id), _unexplained)
+        await send({"type": READY_ANSWER, "head": _RECEIVED_HEAD, "body": _RECEIVED_BODY % proved.id.encode()})
 
-    async def _answer_inbound(
-        self, gate: Gate, scope: Scope, body: bytes, call: InboundCall, received_at: Micros, send: Send
-    ) -> None:
+    async def _answer_inbound(self, arrived: _Arrived, asked: _Asked, send: Send) -> None:
+        gate = arrived.gate
         gate.counts.inbound += 1
-        gate.counts.last_received_at = received_at
         answer = _SAFE_ANSWER
-        if inbound.is_trusted(gate, call, scope["headers"], scope["query_string"], body, received_at):
-            answer = await self._answers.answer(gate, call)
+        if asked.trusted:
+            gate.counts.last_received_at = arrived.at
+            answer = await self._answers.answer(gate, asked.call)
         await _reply(send, 200, answer)
-        self._tell(gate, Verdict.INBOUND, None, lambda: None, len(body), None, received_at)
+        self._notices.tell(_happening(gate, Verdict.INBOUND, len(arrived.body), arrived.at), _unexplained)
 
-    async def _refuse_unproved(
-        self,
-        send: Send,
-        gate: Gate,
-        headers: Headers,
-        body: bytes,
-        received_at: Micros,
-        error: SignatureRejected | PayloadMalformed,
-    ) -> None:
-        identity = delivery_id(gate.name, body)
+    async def _refuse_unproved(self, arrived: _Arrived, unproved: _Unproved, send: Send) -> None:
+        gate, headers, _, body, at = arrived
+        error = unproved.error
 
         def explain() -> str:
             if isinstance(error, SignatureRejected):
                 return diagnose(gate, self._gates, headers, body, error)
             return f"{error.message} Without the id that is signed, nothing can be verified."
 
-        detail = error.message
-        self._tell_refused(gate, error.code, explain, len(body), identity, received_at)
+        self._tell_refused(gate, error.code, len(body), explain, at, unproved.id)
         held = Held(
             source=gate.name,
-            id=identity,
+            id=unproved.id,
             provider=gate.provider.name,
             reason=error.code,
-            detail=detail,
+            detail=error.message,
             headers=quarantine.kept(headers),
             body=body,
-            received_at=received_at,
+            received_at=at,
         )
         if self._quarantine.offer(held):
             gate.counts.quarantined += 1
@@ -246,95 +233,51 @@ class Door:
             gate.counts.quarantine_full += 1
         await _reply(send, 401, _error(error.code, error.message))
 
-    async def _refuse(
-        self,
-        send: Send,
-        gate: Gate,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        extra: list[tuple[bytes, bytes]],
-        size: int = 0,
-    ) -> None:
-        self._tell_refused(gate, code, lambda: message, size, None)
-        await _reply(send, status, _error(code, message), extra)
+    async def _refuse(self, send: Send, gate: Gate, error: _HeadRejected, extra: list[tuple[bytes, bytes]]) -> None:
+        self._tell_refused(gate, error.code, error.size, lambda: error.message)
+        await _reply(send, error.status, _error(error.code, error.message), extra)
 
     def _tell_refused(
         self,
         gate: Gate,
         code: str,
-        explain: Callable[[], str],
         size: int,
-        identity: str | None,
-        received_at: Micros | None = None,
+        explain: Callable[[], str],
+        at: Micros | None = None,
+        identity: str | None = None,
     ) -> None:
         gate.counts.refused[code] += 1
-        now = received_at if received_at is not None else time.time_ns() // 1000
-        self._tell(gate, Verdict.REFUSED, code, explain, size, identity, now)
-
-    def _tell(
-        self,
-        gate: Gate,
-        verdict: Verdict,
-        reason: str | None,
-        explain: Callable[[], str | None],
-        size: int,
-        identity: str | None,
-        received_at: Micros,
-    ) -> None:
-        what = Happening(
-            source=gate.name,
-            provider=gate.provider.name,
-            verdict=verdict,
-            reason=reason,
-            id=identity,
-            bytes=size,
-            received_at=received_at,
-        )
+        what = _happening(gate, Verdict.REFUSED, size, _now() if at is None else at, identity, reason=code)
         self._notices.tell(what, explain)
 
-    def _other_routes(self) -> Starlette:
-        async def healthz(_: Request) -> Response:
-            return JSONResponse({"status": "alive"})
-
-        async def readyz(_: Request) -> Response:
-            error = self._unready()
-            if error is None:
-                return JSONResponse({"status": "ready"})
-            return JSONResponse({"error": error.code, "message": error.message}, 503)
-
-        async def metrics(_: Request) -> Response:
-            return Response(self._counters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-        async def webhooks(request: Request) -> Response:
-            return self._unknown_source(str(request.path_params["source"]))
-
-        async def refused(_: Request, error: Exception) -> Response:
-            status = error.status_code if isinstance(error, HTTPException) else 500
-            code, message = _OTHER_ERRORS.get(status, ("refused", "This request is not answered here."))
-            close = {"Connection": "close"}
-            return JSONResponse({"error": code, "message": message}, status, close)
-
-        application = Starlette(
-            routes=[
-                Route("/healthz", healthz),
-                Route("/readyz", readyz),
-                Route("/metrics", metrics),
-                Route("/webhooks/{source}", webhooks, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]),
-            ],
-            exception_handlers={HTTPException: refused},
-        )
-        application.router.redirect_slashes = False
-        return application
-
-    def _unknown_source(self, name: str) -> Response:
+    def _tell_unknown_source(self, name: str) -> None:
         self._counters.refused_head("unknown_source")
         known = ", ".join(self._gates) or "none"
         detail = f"There is no source '{name[:80]}'; configured are: {known}."
         self._notices.tell(_nowhere("unknown_source"), lambda: detail)
-        message = "There is no such source. Check the address against `calltally sources list`."
-        return JSONResponse({"error": "unknown_source", "message": message}, 404, {"Connection": "close"})
+
+
+class _Arrived(NamedTuple):
+    gate: Gate
+    headers: Headers
+    query: bytes
+    body: bytes
+    at: Micros
+
+
+class _Asked(NamedTuple):
+    call: InboundCall
+    trusted: bool
+
+
+class _Proved(NamedTuple):
+    id: str
+    verified: Verified
+
+
+class _Unproved(NamedTuple):
+    id: str
+    error: SignatureRejected | PayloadMalformed
 
 
 class _HeadRejected(RequestRejected):
@@ -342,6 +285,45 @@ class _HeadRejected(RequestRejected):
         super().__init__(message, code=code)
         self.status = status
         self.size = size
+
+
+def _judge(arrived: _Arrived) -> _Proved | _Asked | _Unproved:
+    """What a whole request is: all that takes time in proportion to its body."""
+    gate, headers, query, body, at = arrived
+    call = inbound_call.read(body)
+    if call is not None:
+        return _Asked(call, inbound.is_trusted(gate, call, headers, query, body, at))
+    identity = delivery_id(gate.name, body)
+    try:
+        return _Proved(identity, gate.prove(headers, body, at))
+    except (SignatureRejected, PayloadMalformed) as error:
+        return _Unproved(identity, error)
+
+
+def _happening(
+    gate: Gate, verdict: Verdict, size: int, at: Micros, identity: str | None = None, *, reason: str | None = None
+) -> Happening:
+    return Happening(
+        source=gate.name,
+        provider=gate.provider.name,
+        verdict=verdict,
+        reason=reason,
+        id=identity,
+        bytes=size,
+        received_at=at,
+    )
+
+
+def _nowhere(code: str) -> Happening:
+    return Happening(source="", provider="", verdict=Verdict.REFUSED, reason=code, id=None, bytes=0, received_at=0)
+
+
+def _unexplained() -> None:
+    return None
+
+
+def _now() -> Micros:
+    return time.time_ns() // 1000
 
 
 _JSON = (b"content-type", b"application/json")
@@ -361,14 +343,6 @@ _PROBED = {
 """The answer to a request without a body, by whether it is signed rightly."""
 _RECEIVED_BODY = b'{"received":true,"id":"%b"}'
 _RECEIVED_HEAD = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(_RECEIVED_BODY % bytes(64))
-_OTHER_ERRORS = {
-    404: ("not_found", "There is nothing at this address. Webhooks go to /webhooks/{source}."),
-    405: ("method_not_allowed", "This method is not answered here."),
-}
-
-
-def _nowhere(code: str) -> Happening:
-    return Happening(source="", provider="", verdict=Verdict.REFUSED, reason=code, id=None, bytes=0, received_at=0)
 
 
 def _error(code: str, message: str) -> bytes:

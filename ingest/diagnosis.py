@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 
 from calls.errors import PayloadMalformed, SignatureRejected
 from calls.payload import parse
-from calls.provider import discover
-from calls.signing import Headers, Scheme, verify
+from calls.provider import Provider, discover
+from calls.signing import Headers, verify
 from ingest.gate import Gate
 
 BODY_BYTES = 256 * 1024
@@ -32,22 +32,25 @@ def diagnose(gate: Gate, gates: Mapping[str, Gate], headers: Headers, body: byte
 def _hints(
     gate: Gate, gates: Mapping[str, Gate], headers: Headers, body: bytes, error: SignatureRejected
 ) -> Iterator[str]:
+    if len(body) <= BODY_BYTES:
+        yield from _hints_that_match(gate, gates, headers, body)
     if error.code == "signature_missing":
         yield from _hints_at_lost_header(gate, headers)
-    if len(body) > BODY_BYTES:
-        return
-    if error.code == "signature_wrong":
-        for changed, why in _rewritten(body):
-            if _matches(gate.scheme, gate.source.secrets, gate, headers, changed):
-                yield why
-        for secret, why in _respelled(gate.source.secrets):
-            if _matches(gate.scheme, (secret,), gate, headers, body):
-                yield why
-        for other in gates.values():
-            if other is not gate and _matches(other.scheme, other.source.secrets, other, headers, body):
-                yield f"It matches the source '{other.name}': is this address set at the wrong place?"
+
+
+def _hints_that_match(gate: Gate, gates: Mapping[str, Gate], headers: Headers, body: bytes) -> Iterator[str]:
+    secrets = gate.source.secrets
+    for changed, why in _rewritten(body):
+        if _matches(gate.provider, secrets, headers, changed):
+            yield why
+    for secret, why in _respelled(secrets):
+        if _matches(gate.provider, (secret,), headers, body):
+            yield why
+    for other in gates.values():
+        if other is not gate and _matches(other.provider, other.source.secrets, headers, body):
+            yield f"It matches the source '{other.name}': is this address set at the wrong place?"
     for provider in discover().values():
-        if provider.name != gate.provider.name and _matches(provider.scheme, gate.source.secrets, gate, headers, body):
+        if provider is not gate.provider and _matches(provider, secrets, headers, body):
             yield f"It matches as a signature of {provider.title}: check the source's provider."
 
 
@@ -100,10 +103,11 @@ def _base64(secret: str) -> bytes:
     return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
 
 
-def _matches(scheme: Scheme, secrets: tuple[str, ...], owner: Gate, headers: Headers, body: bytes) -> bool:
+def _matches(provider: Provider, secrets: tuple[str, ...], headers: Headers, body: bytes) -> bool:
+    scheme = dataclasses.replace(provider.scheme, tolerance_s=None)
     try:
-        signed_id = owner.provider.signed_id(body) if owner.provider.signed_id is not None else b""
-        verify(dataclasses.replace(scheme, tolerance_s=None), secrets, headers, body, now_s=0, signed_id=signed_id)
+        signed_id = provider.signed_id(body) if provider.signed_id is not None else b""
+        verify(scheme, secrets, headers, body, now_s=0, signed_id=signed_id)
     except (SignatureRejected, PayloadMalformed):
         return False
     return True

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 import msgspec
 import structlog
 
-from calls.errors import CalltallyError, SignatureRejected
+from calls.errors import CalltallyError, QueryError, SignatureRejected
 from calls.inbound_call import InboundCall
 from calls.model import Micros
 from calls.settings import Settings
@@ -80,6 +80,9 @@ class InboundAnswers:
             log.warning("inbound_look_up", source=gate.name, detail=f"The store did not answer within {LOOK_UP_S} s.")
         except CalltallyError as error:
             log.warning("inbound_look_up", source=gate.name, detail=error.message)
+        except Exception:
+            # Whatever went wrong is ours; a person on the line must not be hung up on for it.
+            log.exception("inbound_look_up", source=gate.name, detail="The look-up failed; the safe answer was given.")
         return safe_answer()
 
     def close(self) -> None:
@@ -103,7 +106,7 @@ class StoreLookUp:
         import analytics.client  # noqa: F401
 
     def __call__(self, gate: Gate, phone: str) -> Known:
-        """Raises QueryError, StoreError."""
+        """Raises QueryError."""
         rows = self._connected().query(_KNOWN_CALLER, {"provider": gate.provider.name, "org": gate.org, "phone": phone})
         return _variables(rows.to_pylist()[0])
 
@@ -112,8 +115,15 @@ class StoreLookUp:
             # Imported with the first question: it brings pandas and pyarrow, which an ingest without one never needs.
             from analytics.client import Client
 
-            self._client = Client.of(self._settings)
+            self._client = Client(self._settings.sql_url, self._token(), LOOK_UP_S)
         return self._client
+
+    def _token(self) -> str:
+        path = self._settings.sql_token_path
+        try:
+            return self._settings.sql_token or path.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise QueryError(f"The worker's token {path} cannot be read ({error}).", code="unreachable") from None
 
 
 _KNOWN_CALLER = """

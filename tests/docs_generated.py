@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,10 +16,11 @@ README = Path(__file__).parent.parent / "README.md"
 def generated(text: str) -> str:
     """The page with every generated part as it should be."""
     for name, make in PARTS.items():
-        pattern = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not pattern.search(text):
+        begin, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
+        before, found, rest = text.partition(begin)
+        if not found:
             raise ValueError(f"README.md has no part '{name}'")
-        text = pattern.sub(lambda match, made=make(): f"{match[1]}\n{made}\n{match[2]}", text)  # type: ignore[misc]
+        text = f"{before}{begin}\n{make()}\n{end}{rest.partition(end)[2]}"
     return text
 
 
@@ -28,7 +28,8 @@ def _providers() -> str:
     parts = []
     for provider in discover().values():
         text = provider.connect.replace("{url}", f"https://your-host/webhooks/{provider.name}").strip()
-        parts.append(f"<details><summary><b>{provider.title}</b></summary>\n\n{text}\n\n[Vendor page]({provider.docs_url})\n\n</details>\n")
+        head = f"<details><summary><b>{provider.title}</b></summary>"
+        parts.append(f"{head}\n\n{text}\n\n[Vendor page]({provider.docs_url})\n\n</details>\n")
     return "\n".join(parts)
 
 

@@ -81,6 +81,11 @@ def history() -> tuple[list[Truth], list[Record]]:
     return truths, records
 
 
+def counted() -> list[Truth]:
+    """The calls that are in the numbers: neither spam nor test."""
+    return [truth for truth in history()[0] if truth.excluded is None]
+
+
 def filled_store(path: Path) -> Store:
     """A new store that holds the history."""
     store = Store.open(path, rules=RULES)

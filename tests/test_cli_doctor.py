@@ -37,7 +37,7 @@ def test_settings_that_cannot_be_read_are_a_finding(tmp_path: Path) -> None:
 
 def test_weak_and_shared_secrets_are_found_and_never_shown(tmp_path: Path) -> None:
     """Short ones, repeated characters, one secret for two sources, a file that others can read."""
-    text = '[sources.aisync]\nsecrets = ["tooshort"]\n[sources.callsync]\nsecrets = ["aaaaaaaaaaaaaaaaaaaaaaa", "tooshort"]\n'
+    text = '[sources.aisync]\nsecrets = ["tooshort"]\n[sources.callsync]\nsecrets = ["aaaaaaaaaaaaaaaaa", "tooshort"]\n'
     (tmp_path / "calltally.toml").write_text(text)
     (tmp_path / "calltally.toml").chmod(0o644)
     done = run(tmp_path, "doctor", "--format", "json")

@@ -96,7 +96,7 @@ def test_an_export_of_a_range_holds_its_calls_and_what_belongs_to_them(folder: P
 
 def test_an_export_in_many_batches_is_one_table(folder: Path) -> None:
     """One line of names, one array, whatever the number of batches."""
-    import analytics.extract as extract
+    from analytics import extract
     from analytics.exports import Form
 
     whole = extract.Extract(folder / "data" / "store.duckdb")

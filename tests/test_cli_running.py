@@ -60,7 +60,8 @@ def test_status_tells_what_runs(folder: Path) -> None:
 
     for name in ("ingest", "worker"):
         process = found[name]
-        assert isinstance(process, dict) and process["state"] == "running", process
+        assert isinstance(process, dict)
+        assert process["state"] == "running"
 
 
 def test_verify_works_while_everything_runs(folder: Path) -> None:

@@ -197,8 +197,8 @@ def test_a_diagnosis_names_the_source_whose_secret_it_was(door: Ingest) -> None:
 def test_a_diagnosis_names_the_platform_whose_signature_it_is(door: Ingest) -> None:
     """A source that was given the wrong provider."""
     body = body_of("c-platform")
-    door.post("aisync", body, signed("inboundflow", body))
-    reason, detail = refusal(door, body)
+    door.post("acme", body, signed("inboundflow", body, secret=OTHER_SECRET))
+    reason, detail = refusal(door, body, "acme")
     assert reason == "signature_missing"
     assert "InboundFlow" in detail
 

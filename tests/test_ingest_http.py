@@ -180,6 +180,7 @@ def test_the_order_of_checks_is_that_of_the_contract(door: Ingest) -> None:
     assert httpx.put(f"{door.url}{PATH}", content=b"x" * 2 * MIB, headers=gzip).status_code == 405
     assert door.post("aisync", b"x" * 2 * MIB, gzip).status_code == 415
     assert door.post("nobody", b"x" * 2 * MIB, gzip).status_code == 404
+    assert httpx.options(f"{door.url}/webhooks/nobody").status_code == 404
     assert door.post("aisync", b"x" * 2 * MIB).status_code == 413
     assert door.post("aisync", b"x").status_code == 401
 

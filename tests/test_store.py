@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from analytics import store as store_module
 from analytics.seen import FIRST_LAYER_KEYS, LOCATED_KEYS, Located, Seen
-from analytics.store import CallChange, DeliveryRow, Position, Store
+from analytics.store import Batch, CallChange, DeliveryRow, Position, Store
 from calls.errors import StoreDamaged, StoreError
 from calls.model import (
     Action,
@@ -205,29 +205,32 @@ def test_known_deliveries_are_those_accepted(store: Store) -> None:
 
 
 def test_a_replaced_event_gives_way_to_the_lower_one(store: Store) -> None:
-    """Of equal ids the one of the lower position stays, with the bookings it tells."""
+    """Of equal ids the one of the lower position stays, with the bookings it tells; the other was the repeat."""
     high = event_of(5, None, appointments=[booking])
     store.apply(batch_of([high], []))
     low = replace(high, journal_id="other", position=1)
     store.apply(batch_of([low], [], replaced_event_ids=[high.event_id], positions=[Position("journal", "other", 1)]))
     assert rows(store, "SELECT position FROM other_events") == [(1,)]
+    assert rows(store, "SELECT position, verdict FROM deliveries ORDER BY 1") == [(1, "accepted"), (5, "repeated")]
     assert rows(store, "SELECT count(*) FROM appointments") == [(1,)]
     assert store.verify() == []
 
 
 def test_dead_letters_keep_their_bytes(store: Store) -> None:
     """The public row says why; the bytes stay beside it."""
-    delivery = Delivery(source="aisync", provider="aisync", org="", body=b"\xff{", headers={}, received_at=NOON,
-                        trust=Trust.D, journal_id=JOURNAL, position=1)  # fmt: skip
-    letter = DeadLetter(reason="not_json", detail="The body is not JSON.", delivery=delivery)
-    row = DeliveryRow(id=delivery.id, position=1, journal_id=JOURNAL, source="aisync", provider="aisync",
-                      verdict="accepted", reason=None, trust=Trust.D, bytes=2, count=1, received_at=NOON)  # fmt: skip
-    timed = event_of(2, None)
-    store.apply(batch_of([timed], [], dead_letters=[letter], deliveries=[row, delivery_of(timed)]))
-    assert rows(store, "SELECT position, reason, detail FROM dead_letters") == [
-        (1, "not_json", "The body is not JSON.")
-    ]
+    store.apply(_dead(JOURNAL, 1))
+    assert rows(store, "SELECT position, reason, detail FROM dead_letters") == [(1, "not_json", "It is not JSON.")]
     assert rows(store, "SELECT body FROM kept.dead_letters") == [(b"\xff{",)]
+    assert store.verify() == []
+
+
+def test_a_dead_letter_gives_way_with_its_delivery(store: Store) -> None:
+    """One dead letter for one webhook, however many journals hold it."""
+    store.apply(_dead(JOURNAL, 5))
+    first = _dead("other", 1)
+    store.apply(replace(first, replaced_event_ids=[first.dead_letters[0].delivery.id]))
+    assert rows(store, "SELECT position FROM dead_letters") == [(1,)]
+    assert rows(store, "SELECT position, verdict FROM deliveries ORDER BY 1") == [(1, "accepted"), (5, "repeated")]
     assert store.verify() == []
 
 
@@ -378,3 +381,38 @@ def test_locations_are_bounded_and_recent_ones_stay() -> None:
     assert located.get(0) is None
     newest = range(3 * LOCATED_KEYS - LOCATED_KEYS // 2, 3 * LOCATED_KEYS)
     assert all(located.get(key) == key * SECOND for key in newest)
+
+
+def _dead(journal_id: str, position: int) -> Batch:
+    """A batch of one delivery that cannot be understood."""
+    delivery = Delivery(
+        source="aisync",
+        provider="aisync",
+        org="",
+        body=b"\xff{",
+        headers={},
+        received_at=NOON + position,
+        trust=Trust.D,
+        journal_id=journal_id,
+        position=position,
+    )
+    row = DeliveryRow(
+        id=delivery.id,
+        position=position,
+        journal_id=journal_id,
+        source="aisync",
+        provider="aisync",
+        verdict=Verdict.ACCEPTED,
+        reason=None,
+        trust=Trust.D,
+        bytes=len(delivery.body),
+        count=1,
+        received_at=delivery.received_at,
+    )
+    letter = DeadLetter(reason="not_json", detail="It is not JSON.", delivery=delivery)
+    return Batch(
+        positions=[Position("journal", journal_id, position)],
+        deliveries=[row],
+        dead_letters=[letter],
+        applied_at=NOON,
+    )

@@ -9,6 +9,7 @@ import streamlit as st
 
 from analytics.metric import RELATIONS, Filters, Parameter
 from dashboard import data, words
+from dashboard.address import choose, turn, write
 from dashboard.empty import why_empty
 from dashboard.filters import pick
 from dashboard.live import heading
@@ -52,19 +53,17 @@ def _narrowed(filters: Filters) -> tuple[list[str], dict[str, Parameter]]:
     conditions, params = filters.conditions(RELATIONS["calls"])
     columns = st.columns([2.2, 1, 1, 1.3, 1, 1.2])
     with columns[0]:
-        text = st.text_input(
-            "Find", key="find", bind="query-params", placeholder="number, name, call id, words of summary or transcript"
-        )
+        text = write("Find", "find", placeholder="number, name, call id, words of summary or transcript")
     for column, (name, label) in zip(columns[1:5], NARROW.items(), strict=True):
         with column:
-            value = st.selectbox(
-                label, ["", *_values(name)], key=name, bind="query-params", format_func=lambda v: v or "All"
+            value = choose(
+                label, name, ["", *_values(name)], first="", say=lambda word: word.replace("_", " ") or "All"
             )
         if value:
             conditions.append(f"{name} = $narrow_{name}")
             params[f"narrow_{name}"] = value
     with columns[5]:
-        st.selectbox("Sort", list(SORTS), key="sort", bind="query-params", format_func=lambda key: SORTS[key][0])
+        choose("Sort", "sort", list(SORTS), first="newest", say=lambda key: SORTS[key][0])
     if text:
         conditions.append(
             "(call_id = $find OR contains(lower(concat_ws(' ', caller_name, caller_email, summary, transcript)), lower($find))"
@@ -82,27 +81,28 @@ def _values(column: str) -> list[str]:
 
 
 def _list(view: View, where: str, params: dict[str, Parameter], found: int) -> None:
-    pages = -(-found // ROWS_A_PAGE)
-    wanted = st.session_state.get("page", 1)
-    page = min(max(int(wanted) if str(wanted).isdigit() else 1, 1), pages)
-    order = SORTS[st.session_state.get("sort") or "newest"][1]
-    rows = data.ask(
-        f"SELECT {COLUMNS} FROM calls WHERE {where} ORDER BY {order} LIMIT {ROWS_A_PAGE} OFFSET {(page - 1) * ROWS_A_PAGE}",
-        params,
-    )
-    choice = st.dataframe(
-        _shown(rows, view.filters.zone), hide_index=True, key=f"calls-{page}", on_select="rerun",
-        selection_mode="single-row", height="content",
-    )  # fmt: skip
+    shown = st.container()
     left, right = st.columns([1, 1], vertical_alignment="center")
     with left:
         st.caption(f"{words.count(found)} calls; select a row to open the call")
     with right:
-        st.pagination(pages, default=1, key="page", bind="query-params")
+        page = turn("page", -(-found // ROWS_A_PAGE))
+    order = SORTS[st.session_state["sort"]][1]
+    rows = data.ask(
+        f"SELECT {COLUMNS} FROM calls WHERE {where} ORDER BY {order} "
+        f"LIMIT {ROWS_A_PAGE} OFFSET {(page - 1) * ROWS_A_PAGE}",
+        params,
+    )
+    with shown:
+        choice = st.dataframe(
+            _shown(rows, view.filters.zone), hide_index=True, key="call-rows", on_select="rerun",
+            selection_mode="single-row", height="content",
+        )  # fmt: skip
     selected = choice["selection"]["rows"]
-    if selected:
+    if selected and selected[0] < len(rows):
         row = rows.iloc[selected[0]]
         st.query_params["call"] = call_detail.address(row["provider"], row["org"], row["call_id"])
+        del st.session_state["call-rows"]
         st.rerun()
 
 

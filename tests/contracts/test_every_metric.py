@@ -34,10 +34,10 @@ from calls.model import Call, CallEvent, Stage, TimelineEvent, Trust
 from calls.provider import discover
 from streams.fold import fold
 from tests.contracts.measures import LIMITS, Measured, everything, expected_path, measure, written
-from tests.fixture_calls import ODD_AGENT, RULES, START, Truth, filled_store, history, micros
+from tests.fixture_calls import ODD_AGENT, RULES, START, Truth, counted, filled_store, micros
 
 METRICS = catalogue()
-TRUTHS = [truth for truth in history()[0] if truth.excluded is None]
+TRUTHS = counted()
 ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns")
 UNITS = {"calls", "people", "events", "%", "s", "points", "USD"}
 LIST_TABLES = {"call_analysis", "call_variables", "call_actions", "appointments", "leads"}

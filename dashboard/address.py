@@ -1,0 +1,105 @@
+"""What the address bar holds: the one place where a page's state lives, so that reload, Back and a shared link all work.
+
+A value that is not among those offered is dropped from the address, and the first choice is never written into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import streamlit as st
+
+PAGE = "page"
+"""Which page of a list; back to the first whenever anything else changes."""
+TEXT_MOST = 200
+
+
+def read(name: str) -> str:
+    """The value of that name; empty where the address has none."""
+    return st.query_params.get(name, "")
+
+
+def write(**values: str) -> None:
+    """Put values into the address, empty ones out of it, in one step of the browser's history."""
+    before = st.query_params.to_dict()
+    after = {name: value for name, value in {**before, **values}.items() if value}
+    if after != before:
+        st.query_params.from_dict(after)
+
+
+def one_of(name: str, options: Sequence[str], first: str) -> str:
+    """The value of that name if it is offered; else the first choice, and the address forgets the other."""
+    given = read(name)
+    if given in options and given != first:
+        return given
+    if name in st.query_params:
+        write(**{name: ""})
+    return first
+
+
+def choose(
+    label: str, name: str, options: Sequence[str], *, first: str = "", show: Callable[[str], str], width: int | None = None
+) -> str:
+    """A drop-down list that shows and changes the value of that name."""
+    value = one_of(name, options, first)
+    st.selectbox(
+        label, options, key=_in_step(name, value), format_func=show, on_change=_chosen, args=(name, first),
+        width=width or "stretch",
+    )  # fmt: skip
+    return value
+
+
+def section(label: str, name: str, options: Sequence[str], *, show: Callable[[str], str]) -> str:
+    """Like `choose`, as buttons beside each other."""
+    value = one_of(name, options, options[0])
+    st.segmented_control(
+        label, options, key=_in_step(name, value), format_func=show, on_change=_chosen, args=(name, options[0]),
+        label_visibility="collapsed", required=True,
+    )  # fmt: skip
+    return value
+
+
+def type_in(label: str, name: str, *, placeholder: str) -> str:
+    """A line of text that shows and changes the value of that name."""
+    value = read(name).strip()[:TEXT_MOST]
+    st.text_input(
+        label, key=_in_step(name, value), placeholder=placeholder, on_change=_chosen, args=(name, ""),
+        max_chars=TEXT_MOST,
+    )  # fmt: skip
+    return value
+
+
+def page(pages: int) -> int:
+    """Which of so many pages is asked for, the nearest where there is no such; draws nothing."""
+    text = read(PAGE)
+    wanted = min(max(int(text), 1), pages) if text.isascii() and text.isdigit() and len(text) < 10 else 1
+    if text and text != str(wanted):
+        write(**{PAGE: str(wanted) if wanted > 1 else ""})
+    return wanted
+
+
+def turn(pages: int) -> None:
+    """Buttons that lead to the other pages."""
+    key = f"in-{PAGE}"
+    wanted = page(pages)
+    if st.session_state.get(key) != wanted:
+        st.session_state[key] = wanted
+    st.pagination(pages, key=key, on_change=_turned, max_visible_pages=5)
+
+
+def _in_step(name: str, value: str) -> str:
+    """The widget's key, its value being that of the address. It is set only to change it, so an open list stays open."""
+    key = f"in-{name}"
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value
+    return key
+
+
+def _chosen(name: str, first: str) -> None:
+    value = st.session_state[f"in-{name}"] or ""
+    write(**{name: "" if value == first else value, PAGE: ""})
+
+
+def _turned() -> None:
+    wanted = st.session_state[f"in-{PAGE}"]
+    write(**{PAGE: str(wanted) if wanted > 1 else ""})

@@ -1,0 +1,39 @@
+// What every part uses. Text goes in by textContent only.
+
+function element(tag, className, parent) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (parent) parent.appendChild(made);
+  return made;
+}
+
+// Elements are touched only where something differs: a selection, a focus or a screen reader's place survives.
+function say(target, text) {
+  if (target.textContent !== text) target.textContent = text;
+}
+
+function name(target, className) {
+  if (target.className !== className) target.className = className;
+}
+
+function attribute(target, key, value) {
+  if (value) {
+    if (target.getAttribute(key) !== value) target.setAttribute(key, value);
+  } else if (target.hasAttribute(key)) target.removeAttribute(key);
+}
+
+// The part's one root element, made at the first drawing.
+function root(parent, tag, className) {
+  return parent.querySelector(":scope > ." + className) || element(tag, className, parent);
+}
+
+// As many children as there are items, each brought up to date; extra ones go.
+function fill(parent, items, make, update) {
+  while (parent.children.length > items.length) parent.lastElementChild.remove();
+  items.forEach((item, place) => update(parent.children[place] || parent.appendChild(make()), item, place));
+}
+
+// A link that the page itself follows; with a modifier key the browser does, in another tab.
+function followed(event) {
+  return event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
+}

@@ -1,0 +1,3 @@
+export default function ({ data, parentElement }) {
+  say(root(parentElement, "div", "words"), data.text);
+}

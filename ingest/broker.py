@@ -1,0 +1,184 @@
+"""How Kafka is reached: clients made from the settings, and what their failures mean to a person."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kafka import KafkaProducer, errors
+from kafka.admin import KafkaAdminClient
+from kafka.net.compat import KafkaNetClient
+
+from calls.errors import BrokerError, BrokerRefused, BrokerUnavailable, SettingsError
+
+if TYPE_CHECKING:
+    from calls.settings import Settings
+
+CLIENT_ID = "calltally-relay"
+BOOTSTRAP_S = 5.0
+PROBE_S = 2.0
+REQUEST_S = 20.0
+DEFAULT_PORT = 9092
+
+_REFUSALS = (
+    errors.SaslAuthenticationFailedError,
+    errors.UnsupportedSaslMechanismError,
+    errors.IllegalSaslStateError,
+    errors.AuthorizationError,
+    errors.PolicyViolationError,
+)
+_Client = TypeVar("_Client")
+
+
+@contextmanager
+def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+    """A client that makes and describes topics. Raises BrokerError, SettingsError."""
+    with explained(settings):
+        client = _opened(KafkaAdminClient, settings)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+@contextmanager
+def producer(settings: Settings, **options: object) -> Iterator[KafkaProducer]:
+    """A client that publishes; what it has not published at the end is dropped. Raises BrokerError, SettingsError."""
+    with explained(settings):
+        client = _opened(KafkaProducer, settings, metrics_enabled=False, **options)
+        try:
+            yield client
+        finally:
+            _abandon(client)
+
+
+@contextmanager
+def explained(settings: Settings) -> Iterator[None]:
+    """Turns the client library's errors into ours."""
+    try:
+        yield
+    except errors.KafkaConfigurationError as error:
+        raise SettingsError(f"The settings for Kafka do not fit together: {error}.") from None
+    except errors.KafkaError as error:
+        raise explain(error, settings) from None
+
+
+def explain(error: BaseException, settings: Settings) -> BrokerError:
+    """What an error of the client library means, in a sentence."""
+    said = ": ".join(part for part in (type(error).__name__, _detail(error)) if part)
+    if isinstance(error, _REFUSALS):
+        return BrokerRefused(f"Kafka refuses us ({said}). Check kafka_username, kafka_password and the user's rights.")
+    if isinstance(error, errors.KafkaError) and error.retriable:
+        why = unreachable(settings)
+        return BrokerUnavailable(why or f"Kafka does not answer as it should ({said}); trying again.")
+    return BrokerError(f"Kafka refused a request ({said}).")
+
+
+def unreachable(settings: Settings) -> str | None:
+    """Why no broker of the settings can be connected to, a sentence; None where one can."""
+    found = []
+    for host, port in _servers(settings):
+        try:
+            with socket.create_connection((host, port), PROBE_S) as connection:
+                if settings.kafka_security_protocol in ("SSL", "SASL_SSL"):
+                    with _tls(settings).wrap_socket(connection, server_hostname=host):
+                        return None
+                return None
+        except ssl.SSLCertVerificationError as error:
+            found.append(f"{host}:{port} has a certificate that is not trusted ({error.verify_message})")
+        except ssl.SSLError as error:
+            found.append(f"{host}:{port} does not speak TLS as expected ({error.reason or error})")
+        except TimeoutError:
+            found.append(f"{host}:{port} does not answer")
+        except OSError as error:
+            found.append(f"{host}:{port} cannot be reached ({error.strerror or error})")
+    return f"Kafka is away: {'; '.join(found)}."
+
+
+def options(settings: Settings) -> dict[str, object]:
+    """What every client of kafka-python is told. Raises SettingsError."""
+    protocol = settings.kafka_security_protocol
+    given: dict[str, object] = {
+        "bootstrap_servers": [f"{host}:{port}" for host, port in _servers(settings)],
+        "client_id": CLIENT_ID,
+        "security_protocol": protocol,
+        "bootstrap_timeout_ms": BOOTSTRAP_S * 1000,
+        "request_timeout_ms": REQUEST_S * 1000,
+        "reconnect_backoff_ms": 100,
+        "reconnect_backoff_max_ms": 2000,
+    }
+    if protocol in ("SSL", "SASL_SSL"):
+        given["ssl_context"] = _tls(settings)
+    if protocol.startswith("SASL_"):
+        if settings.kafka_username is None or settings.kafka_password is None:
+            raise SettingsError(
+                f"kafka_security_protocol is {protocol}, which needs kafka_username and kafka_password "
+                "(CALLTALLY_KAFKA_USERNAME, CALLTALLY_KAFKA_PASSWORD)."
+            )
+        given |= {
+            "sasl_mechanism": settings.kafka_sasl_mechanism,
+            "sasl_plain_username": settings.kafka_username,
+            "sasl_plain_password": settings.kafka_password,
+        }
+    elif settings.kafka_password is not None:
+        raise SettingsError(
+            f"kafka_password is set, but kafka_security_protocol is {protocol}, which sends none. Set it to SASL_SSL."
+        )
+    return given
+
+
+def _opened(make: Callable[..., _Client], settings: Settings, **more: object) -> _Client:
+    clients: list[Any] = []
+
+    def keep(**given: object) -> object:
+        clients.append(KafkaNetClient(**given))
+        return clients[-1]
+
+    try:
+        return make(kafka_client=keep, **options(settings), **more)
+    except BaseException:
+        # A constructor that fails leaves its sockets, and the admin client its thread, to nobody.
+        for client in clients:
+            client.close()
+        raise
+
+
+def _abandon(client: KafkaProducer) -> None:
+    try:
+        client.close(timeout=0)
+    except errors.KafkaTimeoutError:
+        # `close` stops at what is not acknowledged yet and leaves its thread publishing; only the thread itself can
+        # be told to drop that. Then `close` goes through.
+        client._sender.force_close()
+        client._sender.join(REQUEST_S)
+        client.close(timeout=0)
+
+
+def _servers(settings: Settings) -> list[tuple[str, int]]:
+    found = []
+    for server in settings.kafka_bootstrap_servers.replace(",", " ").split():
+        host, colon, port = server.rpartition(":")
+        if not colon or server.endswith("]"):
+            host, port = server, str(DEFAULT_PORT)
+        if not port.isdigit() or not 0 < int(port) < 65536 or not host:
+            raise SettingsError(f"kafka_bootstrap_servers names '{server}'; write host:port, separated by commas.")
+        found.append((host.strip("[]"), int(port)))
+    return found
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ca_file)
+        if settings.kafka_certificate_file is not None:
+            context.load_cert_chain(settings.kafka_certificate_file, settings.kafka_key_file)
+    except OSError as error:  # also ssl.SSLError
+        named = [str(path) for path in (settings.kafka_ca_file, settings.kafka_certificate_file) if path]
+        raise SettingsError(f"The certificates for Kafka ({', '.join(named)}) cannot be read: {error}.") from None
+    return context
+
+
+def _detail(error: BaseException) -> str:
+    return str(error.args[0]) if error.args and error.args[0] else ""

@@ -1,0 +1,216 @@
+"""Charts, read as the specification that the browser gets."""
+
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, cast
+
+import altair as alt
+import pandas as pd
+import pytest
+import vl_convert
+
+from calls.model import Connection
+from dashboard import charts
+from dashboard.charts import DARK, LIGHT, Theme
+
+Spec = dict[str, Any]
+both_themes = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+
+OUTCOMES = pd.DataFrame(
+    {
+        "bucket": [datetime(2026, 11, day) for day in (2, 2, 5, 5)],
+        "slice": ["machine", "person", "person", "in_progress"],
+        "value": [2, 5, 3, 1],
+    }
+)
+BARS = pd.DataFrame({"label": ["b", "a"], "value": [0.6, 0.4], "text": ["60 %", "40 %"], "hint": ["x", "y"]})
+RESULTS = pd.DataFrame(
+    {
+        "criterion": ["goal", "goal", "goal", "tone"],
+        "result": ["true", "partial", "false", "false"],
+        "calls": [12, 4, 8, 6],
+        "n": [24, 24, 24, 6],
+        "text": ["50 %", "50 %", "50 %", "0 of 6"],
+    }
+)
+
+
+def spec(chart: alt.LayerChart) -> Spec:
+    """The specification, with its rows in place."""
+    return chart.to_dict()
+
+
+def layers(chart: alt.LayerChart) -> list[Spec]:
+    return cast(list[Spec], spec(chart)["layer"])
+
+
+def rows_of(chart: alt.LayerChart, layer: int = 0) -> list[dict[str, Any]]:
+    whole = spec(chart)
+    name = (whole["layer"][layer].get("data") or whole["data"])["name"]
+    return cast(list[dict[str, Any]], whole["datasets"][name])
+
+
+def outcomes(theme: Theme = LIGHT, *, open_from: datetime | None = None) -> alt.LayerChart:
+    return charts.outcomes_over_time(OUTCOMES, theme, zone="Europe/Berlin", bucket="day", open_from=open_from)
+
+
+def test_outcomes_are_stacked_bars_from_zero() -> None:
+    """Parts of a whole over time, in the order of the legend."""
+    (layer,) = layers(outcomes())
+    assert layer["mark"]["type"] == "bar"
+    assert layer["encoding"]["y"]["stack"] == "zero"
+    assert layer["encoding"]["order"]["field"] == "rank"
+    assert [row["rank"] for row in rows_of(outcomes())] == [1, 0, 2, 0]
+
+
+@both_themes
+def test_a_connection_keeps_its_colour(theme: Theme) -> None:
+    """Whatever else is in the range; only those that are there stand in the legend."""
+    scale = layers(outcomes(theme))[0]["encoding"]["color"]["scale"]
+    assert scale["domain"] == ["person", "machine", "still open"]
+    assert scale["range"] == [theme.categories[0], theme.categories[1], theme.faint]
+    colours = charts.connection_colours(theme)
+    assert colours.keys() == set(Connection)
+    assert len(set(colours.values())) == len(colours)
+
+
+def test_buckets_without_calls_stay_as_gaps() -> None:
+    """Three days without a call are no shorter than three days with some."""
+    domain = layers(outcomes())[0]["encoding"]["x"]["scale"]["domain"]
+    assert domain == [f"2026-11-0{day}T00:00" for day in (2, 3, 4, 5)]
+
+
+def test_the_bucket_that_is_not_over_is_lighter() -> None:
+    """From its start on."""
+    chart = outcomes(open_from=datetime(2026, 11, 5))
+    assert [row["open"] for row in rows_of(chart)] == [False, False, True, True]
+    assert layers(chart)[0]["encoding"]["opacity"]["condition"]["value"] < 1
+
+
+def test_a_connection_not_known_yet_is_shown() -> None:
+    """A newer worker's word is drawn, not dropped."""
+    rows = pd.DataFrame({"bucket": [datetime(2026, 1, 1)], "slice": ["teleported"], "value": [1]})
+    chart = charts.outcomes_over_time(rows, LIGHT, zone="UTC", bucket="month")
+    assert layers(chart)[0]["encoding"]["color"]["scale"]["domain"] == ["teleported"]
+
+
+def test_the_hour_that_comes_twice_is_one_bar() -> None:
+    """On a wall clock both are half past two; their calls are added."""
+    twice = pd.DataFrame({"bucket": [datetime(2025, 10, 26, 2)] * 2, "slice": ["person"] * 2, "value": [3, 4]})
+    chart = charts.outcomes_over_time(twice, LIGHT, zone="Europe/Berlin", bucket="hour")
+    assert [row["value"] for row in rows_of(chart)] == [7]
+
+
+def test_the_tooltip_names_zone_and_unit() -> None:
+    """Whose clock, and of what."""
+    titles = [tip["title"] for tip in layers(outcomes())[0]["encoding"]["tooltip"]]
+    assert titles == ["from (Europe/Berlin)", "reached", "calls"]
+
+
+@pytest.mark.parametrize("bucket", ["15 minutes", "hour", "day", "week", "month"])
+def test_every_bucket_draws(bucket: str) -> None:
+    """Each with its own form of labels."""
+    chart = charts.outcomes_over_time(OUTCOMES, LIGHT, zone="UTC", bucket=bucket)
+    assert "<svg" in drawn(chart)
+
+
+@both_themes
+def test_bars_start_at_zero_and_carry_their_numbers(theme: Theme) -> None:
+    """In the order given, with room for the number at the end, and no axis."""
+    chart = charts.bars(BARS, theme, unit="share")
+    bar, text = layers(chart)
+    assert bar["mark"]["type"] == "bar"
+    assert bar["encoding"]["x"]["axis"] is None
+    low, high = bar["encoding"]["x"]["scale"]["domain"]
+    assert low == 0
+    assert high > 0.6 * 1.2
+    assert bar["encoding"]["y"]["sort"] == ["b", "a"]
+    assert text["mark"]["color"] == theme.text
+    assert text["encoding"]["text"]["field"] == "text"
+
+
+def test_bars_of_nothing_have_a_scale() -> None:
+    """All zero, or none at all, is no division by zero."""
+    for rows in (BARS.assign(value=0.0), BARS.head(0)):
+        assert layers(charts.bars(rows, LIGHT, unit="share"))[0]["encoding"]["x"]["scale"]["domain"][1] > 0
+
+
+@both_themes
+def test_results_have_their_colours_and_their_text_beside(theme: Theme) -> None:
+    """Green, yellow and red mean the same on every page; the share met is also told in words."""
+    chart = charts.result_bars(RESULTS, theme)
+    bar, text = layers(chart)
+    assert bar["encoding"]["color"]["scale"] == {
+        "domain": ["met", "partly", "not met"],
+        "range": ["#1d9a8a", "#e8c468", "#c8553d"],
+    }
+    assert bar["encoding"]["x"]["scale"]["domain"][0] == 0
+    assert bar["encoding"]["y"]["sort"] == text["encoding"]["y"]["sort"] == ["goal (24)", "tone (6)"]
+    assert text["mark"]["color"] == theme.text
+    assert [row["text"] for row in rows_of(chart, 1)] == ["50 %", "0 of 6"]
+    assert [row["share"] for row in rows_of(chart)] == [0.5, 4 / 24, 8 / 24, 1]
+
+
+def test_a_heat_map_has_every_hour_of_the_week() -> None:
+    """Hours without a call are part of the picture."""
+    rows = pd.DataFrame({"weekday": [0, 6], "hour": [9, 23], "value": [4, 2]})
+    chart = charts.heat_map(rows, LIGHT, unit="calls")
+    found = rows_of(chart)
+    assert len(found) == 7 * 24
+    assert {(row["day"], row["hour"]): row["value"] for row in found if row["value"]} == {("Mon", 9): 4, ("Sun", 23): 2}
+    encoding = layers(chart)[0]["encoding"]
+    assert encoding["color"]["scale"]["domain"] == [0, 4]
+    assert encoding["y"]["sort"] == ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+
+
+def test_a_sparkline_of_counts_starts_at_zero() -> None:
+    """Of a share only the shape is shown."""
+    rows = pd.DataFrame({"bucket": [datetime(2026, 1, day) for day in (1, 2)], "value": [5, 6]})
+    for is_share in (False, True):
+        chart = charts.sparkline(rows, LIGHT, share=is_share)
+        assert layers(chart)[0]["encoding"]["y"]["scale"]["zero"] is not is_share
+
+
+def test_the_rest_is_summed_up() -> None:
+    """The largest ones stay, ties in the order of their names; a few need no "other"."""
+    rows = pd.DataFrame({"name": list("abcde"), "calls": [1, 9, 3, 3, 2]})
+    top = charts.topped(rows, label="name", value="calls", most=4)
+    assert list(top["name"]) == ["b", "c", "d", "other (2)"]
+    assert list(top["calls"]) == [9, 3, 3, 3]
+    assert list(charts.topped(rows, label="name", value="calls", most=5)["name"]) == list("bcdea")
+
+
+@both_themes
+def test_all_charts_take_the_colours_of_the_theme(theme: Theme) -> None:
+    """No black letters on a dark page, no frame around the picture."""
+    for chart in every_chart(theme):
+        config = spec(chart)["config"]
+        assert config["axis"]["labelColor"] == theme.quiet
+        assert config["legend"]["labelColor"] == theme.text
+        assert config["background"] == "transparent"
+        assert config["view"]["strokeWidth"] == 0
+
+
+@both_themes
+def test_all_charts_draw_with_names_of_any_kind(theme: Theme) -> None:
+    """Markup in a name is text in the picture."""
+    pictures = [drawn(chart) for chart in every_chart(theme, name="<script>alert(1)</script>&\"'")]
+    assert not any("<script" in picture for picture in pictures)
+    assert ["&lt;script&gt;" in picture for picture in pictures] == [True, True, True, False, False]
+
+
+def every_chart(theme: Theme, *, name: str = "b") -> list[alt.LayerChart]:
+    return [
+        charts.outcomes_over_time(OUTCOMES.assign(slice=name), theme, zone="UTC", bucket="day"),
+        charts.bars(BARS.assign(label=[name, "a"], text=name), theme, unit="share"),
+        charts.result_bars(RESULTS.assign(criterion=name, text=name), theme),
+        charts.heat_map(pd.DataFrame({"weekday": [0], "hour": [1], "value": [2]}), theme, unit="calls"),
+        charts.sparkline(pd.DataFrame({"bucket": [datetime(2026, 1, 1)], "value": [1]}), theme),
+    ]
+
+
+def drawn(chart: alt.LayerChart) -> str:
+    return vl_convert.vegalite_to_svg(json.loads(chart.properties(width=400).to_json()))
