@@ -15,7 +15,7 @@ from calls.errors import StoreDamaged, StoreError, StoreLocked, StoreMismatch, S
 from calls.model import Rules
 
 HERE: Final = Path(__file__).parent
-WAL_MAX: Final = "256MB"
+WAL_MAX: Final = "64MB"
 """A commit that makes the write-ahead log longer than this waits for a checkpoint; idle moments should come first."""
 ROW_GROUP_ROWS: Final = 16_384
 """A checkpoint now and then writes the newest row group of a table whole: with DuckDB's 122,880 rows of this width that
@@ -60,7 +60,9 @@ def export_folder(path: Path) -> Path:
 def opening_error(path: Path, error: duckdb.Error) -> StoreError:
     """What a failure to open or read the file means."""
     text = str(error)
-    if "Could not set lock" in text or "Conflicting lock" in text or "Unique file handle conflict" in text:
+    if "Unique file handle conflict" in text:
+        return StoreLocked(f"This process has the store {path.name} open already.")
+    if "Could not set lock" in text or "Conflicting lock" in text:
         holder = _HOLDER.search(text)
         who = f"process {holder[1]}" if holder else "another process"
         return StoreLocked(f"The store {path.name} is in use by {who}. Stop it, or ask it: its SQL endpoint answers.")

@@ -38,7 +38,7 @@ Cell: TypeAlias = "None | bool | int | float | str | datetime | list[Cell] | dic
 SHEET_ROWS_MAX = 1_048_575
 """Beside its line of names, a sheet holds no more; xlsxwriter would drop the others without a word."""
 CELL_TEXT_MAX = 32_767
-"""Characters of a sheet's cell; the whole text is in CSV, JSON and Parquet."""
+"""Units of UTF-16 in a sheet's cell; the whole text is in CSV, JSON and Parquet."""
 EXACT_MAX = 2**53
 """A sheet holds numbers as doubles: whole ones beyond this are written as text."""
 
@@ -91,7 +91,7 @@ def workbook(tables: Mapping[str, pa.Table]) -> bytes:
                 )
             sheet = book.add_worksheet(_sheet_name(title, taken))
             for index, name in enumerate(table.column_names):
-                sheet.write_string(0, index, name[:CELL_TEXT_MAX], bold)
+                sheet.write_string(0, index, _cut(name, CELL_TEXT_MAX), bold)
             sheet.freeze_panes(1, 0)
             for index, column in enumerate(table.columns):
                 _xlsx_column(sheet, index, column, moment)
@@ -164,14 +164,14 @@ def _json(table: pa.Table) -> bytes:
 
 def _sheet_name(title: str, taken: set[str]) -> str:
     """A title without what a sheet's name must not hold, and unlike those before it; Excel reserves `History`."""
-    name = re.sub(r"[\[\]:*?/\\\x00-\x1f]", " ", title).strip().strip("'").strip() or "Sheet"
+    name = re.sub(r"[\[\]:*?/\\\x00-\x1f\ufffe\uffff]", " ", title).strip().strip("'").strip() or "Sheet"
     if name.lower() == "history":
         name += " "
-    unique, number = name[:31], 1
+    unique, number = _cut(name, 31), 1
     while unique.lower() in taken:
         number += 1
         ending = f" {number}"
-        unique = name[: 31 - len(ending)] + ending
+        unique = _cut(name, 31 - len(ending)) + ending
     taken.add(unique.lower())
     return unique
 
@@ -188,7 +188,14 @@ def _xlsx_column(sheet: Worksheet, index: int, column: pa.ChunkedArray, moment: 
         elif isinstance(value, float) or (isinstance(value, int) and abs(value) <= EXACT_MAX):
             sheet.write_number(row, index, value)
         else:
-            sheet.write_string(row, index, _text(value)[:CELL_TEXT_MAX])
+            sheet.write_string(row, index, _cut(_text(value), CELL_TEXT_MAX))
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning of a text; Excel counts in units of UTF-16, of which emoji take two."""
+    if len(text) * 2 <= most:
+        return text
+    return text.encode("utf-16-le", "surrogatepass")[: 2 * most].decode("utf-16-le", "ignore")
 
 
 def _markdown(table: pa.Table) -> str:

@@ -236,11 +236,8 @@ class Store:
         self._deliveries = self._seen("kept.deliveries", "id_hash")
 
     def _seen(self, table: str, column: str) -> Seen:
-        seen = Seen(self._count(table))
-        rows = self._writer.sql(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL")
-        for part in rows.to_arrow_reader(250_000):
-            seen.add(part.column(0).to_numpy().tolist())
-        return seen
+        rows = self._read(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL")
+        return Seen(rows.column(0).to_numpy())
 
     def _count(self, table: str) -> int:
         ((count,),) = self._writer.execute(f"SELECT count(*) FROM {table}").fetchall()

@@ -173,7 +173,7 @@ def _measure(deliveries: int, stored: int) -> float:
         command = [sys.executable, "-m", "benchmarks.stream", "--apply", name, str(deliveries)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         figures = json.loads(done.stdout.splitlines()[-1])
-    cost_us = figures["cpu_s"] / deliveries * 1e6
+    cost_us = float(figures["cpu_s"]) / deliveries * 1e6
     print(
         f"{stored:>10,} stored calls: {cost_us:6.1f} us CPU a delivery = {1e6 / cost_us:8,.0f} a CPU second; "
         f"{deliveries / figures['wall_s']:8,.0f} a second of wall time",

@@ -42,10 +42,12 @@ class SourceTable(BaseModel):
     org: str = Field(default="", description="Organisation to which all its calls are counted.")
     secrets: list[str] | None = Field(
         default=None,
+        repr=False,
         description="Signing secrets, all accepted at once, the newest first; CALLTALLY_SECRET_NAME replaces them.",
     )
     inbound_token: str | None = Field(
         default=None,
+        repr=False,
         min_length=1,
         description="`?token=` that lets a live call's question be answered from the store.",
     )

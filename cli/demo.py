@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-HISTORY_DAYS = 14
-HISTORY_CALLS = 2400
+HISTORY_DAYS = 28
+HISTORY_CALLS = 3000
 LIVE_CALLS_PER_S = 0.8
 DAY_US = 86_400 * 1_000_000
 START_WAIT_S = 30
@@ -51,7 +51,7 @@ def prepare(folder: Path, ports: Mapping[str, int]) -> None:
 
 @app.command(hidden=True)
 def demo_traffic(
-    history: Annotated[bool, typer.Option(help="Begin with the calls of the last two weeks.")] = False,
+    history: Annotated[bool, typer.Option(help="Begin with the calls of the last weeks.")] = False,
     seed: Annotated[int, typer.Option(help="The same seed makes the same calls.")] = 7,
     seconds: Annotated[float, typer.Option(help="Stop after so long; 0 goes on until stopped.")] = 0,
 ) -> None:
@@ -122,7 +122,7 @@ def _history(sources: list[Source], dice: random.Random) -> Iterator[_Due]:
 
 
 def _office_hours(now: int, dice: random.Random) -> int:
-    """A time in the last two weeks, more often by day and on weekdays, with a slow rise towards today."""
+    """A time in the last weeks, more often by day and on weekdays, with a slow rise towards today."""
     while True:
         back_days = HISTORY_DAYS * (1 - math.sqrt(dice.random()))
         at = now - int(back_days * DAY_US)

@@ -121,9 +121,9 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
 
 
 def _length(start: str, begin: datetime, finish: datetime) -> timedelta:
-    """How far back the period before lies: whole days where days were asked for, so that the same hours compare."""
+    """How far back the period before lies: whole weeks where days were asked for, so that the same weekdays compare."""
     back = _BACK.fullmatch(start)
-    return timedelta(days=int(back[1])) if back is not None and back[2] == "d" else finish - begin
+    return timedelta(weeks=-(-int(back[1]) // 7)) if back is not None and back[2] == "d" else finish - begin
 
 
 def _label(start: str, end: str) -> str | None:

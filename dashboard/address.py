@@ -1,4 +1,4 @@
-"""What the address bar holds: the one place where a page's state lives, so that reload, Back and a shared link all work.
+"""What the address bar holds: the one place where a page's state lives, so reload, Back and a shared link all work.
 
 A value that is not among those offered is dropped from the address, and the first choice is never written into it.
 """
@@ -6,6 +6,8 @@ A value that is not among those offered is dropped from the address, and the fir
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NoReturn
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -27,6 +29,18 @@ def write(**values: str) -> None:
         st.query_params.from_dict(after)
 
 
+def go(place: str, **values: str) -> NoReturn:
+    """Leave for another page, with these values in its address."""
+    st.switch_page(
+        st.session_state["places"][place], query_params={key: value for key, value in values.items() if value}
+    )
+
+
+def link(place: str, **values: str) -> str:
+    """The address of a page with these values, for a link."""
+    return f"{place}?{urlencode({key: value for key, value in values.items() if value})}"
+
+
 def one_of(name: str, options: Sequence[str], first: str) -> str:
     """The value of that name if it is offered; else the first choice, and the address forgets the other."""
     given = read(name)
@@ -38,7 +52,13 @@ def one_of(name: str, options: Sequence[str], first: str) -> str:
 
 
 def choose(
-    label: str, name: str, options: Sequence[str], *, first: str = "", show: Callable[[str], str], width: int | None = None
+    label: str,
+    name: str,
+    options: Sequence[str],
+    *,
+    first: str = "",
+    show: Callable[[str], str],
+    width: int | None = None,
 ) -> str:
     """A drop-down list that shows and changes the value of that name."""
     value = one_of(name, options, first)
@@ -80,15 +100,14 @@ def page(pages: int) -> int:
 
 def turn(pages: int) -> None:
     """Buttons that lead to the other pages."""
-    key = f"in-{PAGE}"
     wanted = page(pages)
-    if st.session_state.get(key) != wanted:
-        st.session_state[key] = wanted
-    st.pagination(pages, key=key, on_change=_turned, max_visible_pages=5)
+    # Another page is another widget: a value set for it would be one too many beside its default.
+    key = f"in-{PAGE}-{wanted}"
+    st.pagination(pages, default=wanted, key=key, on_change=_turned, args=(key,), max_visible_pages=5)
 
 
 def _in_step(name: str, value: str) -> str:
-    """The widget's key, its value being that of the address. It is set only to change it, so an open list stays open."""
+    """The widget's key, its value that of the address; set only to change it, so that an open list stays open."""
     key = f"in-{name}"
     if st.session_state.get(key) != value:
         st.session_state[key] = value
@@ -100,6 +119,6 @@ def _chosen(name: str, first: str) -> None:
     write(**{name: "" if value == first else value, PAGE: ""})
 
 
-def _turned() -> None:
-    wanted = st.session_state[f"in-{PAGE}"]
+def _turned(key: str) -> None:
+    wanted = st.session_state[key]
     write(**{PAGE: str(wanted) if wanted > 1 else ""})

@@ -2,53 +2,48 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from calls.errors import CalltallyError
-from dashboard import data
-from dashboard.live import drawn
+from dashboard import data, filters, live
+from dashboard.inert import literal
 from dashboard.pages import call_list, overview, sql
 
-FAVICON = "\N{BAR CHART}"
-STYLE = """
-<style>
-.block-container { max-width: 1280px; padding-top: 2.2rem; }
-[data-testid="stMetricValue"] { font-size: 2rem; }
-[data-testid="stMetricLabel"] p { font-weight: 500; }
-@media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }
-</style>
-"""
+HERE = Path(__file__).parent
 
 
 def main() -> None:
     """Draw the page that the address names."""
-    st.set_page_config(page_title="Calltally", page_icon=FAVICON, layout="wide")
-    st.html(STYLE)
-    page = st.navigation(
-        [
-            st.Page(overview.render, title="Overview", icon=":material/monitoring:", url_path="overview", default=True),
-            st.Page(call_list.render, title="Calls", icon=":material/call:", url_path="calls"),
-            st.Page(sql.render, title="SQL", icon=":material/database:", url_path="sql"),
-        ]
-    )
+    st.set_page_config(page_title="Calltally", page_icon=HERE / "favicon.svg", layout="wide")
+    st.html(f"<style>{(HERE / 'frame.css').read_text(encoding='utf-8')}</style>")
+    places = {
+        "overview": st.Page(
+            overview.render, title="Overview", icon=":material/monitoring:", url_path="overview", default=True
+        ),
+        "calls": st.Page(call_list.render, title="Calls", icon=":material/call:", url_path="calls"),
+        "sql": st.Page(sql.render, title="SQL", icon=":material/database:", url_path="sql"),
+    }
+    st.session_state["places"] = places
+    page = st.navigation(list(places.values()))
     if data.settings().demo:
         st.info("Demo data: made-up calls. Your own calls never mix with these.", icon=":material/science:")
-    try:
-        page.run()
-    except CalltallyError as error:
-        _show(error)
-    finally:
-        drawn()
+    with live.following():
+        filters.bring_along(page.url_path)
+        try:
+            page.run()
+        except CalltallyError as error:
+            _show(error)
 
 
 def _show(error: CalltallyError) -> None:
-    st.error(error.message, icon=":material/cloud_off:")
-    st.caption(
-        "The numbers are safe: every webhook that was answered is in the journal. "
-        "See `calltally status` and the log of `calltally up`."
-    )
-    if st.button("Try again", type="primary"):
-        st.rerun()
+    if not data.pulse().reachable:
+        # The line on top says so already, and the page is drawn by itself when the worker is back.
+        st.caption("This page is shown as soon as the worker answers.")
+        return
+    st.error(literal(error.message), icon=":material/error:")
+    st.button("Try again", type="primary")
 
 
 main()

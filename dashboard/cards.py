@@ -126,7 +126,7 @@ def platforms(reader: Reader, filters: Filters) -> Card:
 
 
 def agents(reader: Reader, filters: Filters, names: Mapping[str, str]) -> Card:
-    """The busiest agents side by side; shares with interval and n."""
+    """The busiest agents side by side, by their ids; shares with interval and n."""
     rows_of, params = selected("rollup_calls", filters)
     busiest = reader.ask(
         f"SELECT agent_id, max(provider) AS provider, count(DISTINCT provider) AS providers FROM ({rows_of}) "
@@ -134,9 +134,10 @@ def agents(reader: Reader, filters: Filters, names: Mapping[str, str]) -> Card:
         params,
     )
     measured = {name: _by_agent(reader, name, filters) for name in _AGENT_METRICS}
-    found = []
+    found, ids = [], []
     for row in busiest.head(AGENTS_MOST).itertuples():
         key = _id(row.agent_id)
+        ids.append(key or "")
         only = str(row.provider) if row.providers == 1 else ""
         cells = {
             name: _Cell(only in reader.metric(name).not_available_from(), numbers.get(key))
@@ -155,7 +156,7 @@ def agents(reader: Reader, filters: Filters, names: Mapping[str, str]) -> Card:
         )
     rest = len(busiest) - len(found)
     note = f"{rest} more agents are not shown" if rest else ""
-    return Card("Agents", "by number of calls", pd.DataFrame(found), note)
+    return Card("Agents", "by number of calls", pd.DataFrame(found, index=ids), note)
 
 
 def left_out(reader: Reader, filters: Filters) -> str:

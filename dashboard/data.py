@@ -81,7 +81,9 @@ def ask(sql: str, params: Mapping[str, Parameter] | None = None) -> pd.DataFrame
 def table(sql: str, params: Mapping[str, Parameter]) -> pa.Table:
     """Like `ask`, as an Arrow table."""
     version = st.session_state.get("version", -1)
-    return _worker().kept.get((version, sql, json.dumps(params, sort_keys=True)), lambda: _worker().ask(sql, params).table)
+    return _worker().kept.get(
+        (version, sql, json.dumps(params, sort_keys=True)), lambda: _worker().ask(sql, params).table
+    )
 
 
 def fresh(sql: str) -> Answer:
@@ -143,7 +145,7 @@ def queries_folder() -> Path:
 
 
 class Kept:
-    """Answers by what was asked, the least used given up first; what several ask at once is asked of the worker once."""
+    """Answers by what was asked, the least used given up first; what several ask at once is fetched once."""
 
     def __init__(self) -> None:
         self._found: OrderedDict[tuple[int, str, str], Future[pa.Table]] = OrderedDict()

@@ -1,4 +1,4 @@
-"""The line of filters on top of a page: drawn from the address, kept while one walks from page to page, read as a `View`."""
+"""The line of filters on top of a page: drawn from the address, brought along to other pages, read as a `View`."""
 
 from __future__ import annotations
 

@@ -1,40 +1,97 @@
-"""The page's heading with its clock: how fresh the numbers are, and the redraw when new ones have come."""
+"""Keeps a page current: watches the store, draws the page anew when it has changed, says so when it does not answer."""
 
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import streamlit as st
 
-from dashboard import data, words
+from dashboard import data, filters, part, words
+from dashboard.data import Pulse
+from dashboard.inert import literal
 
 EVERY_S = 1.0
-REST_S = 1.0
-"""How long a page is left alone after it was drawn: what costs more to draw is drawn less often."""
+BREATHE = 3
+"""A page that takes long to draw is drawn less often: it rests so many times as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What the page on the screen was made from."""
+
+    pulse: Pulse
+    ended_at: float
+    took_s: float
+
+
+@contextmanager
+def following() -> Iterator[None]:
+    """Draw a page that follows the store; while it is being drawn nothing interrupts it."""
+    began = time.monotonic()
+    st.session_state["drawn"] = None
+    st.session_state["follows"] = True
+    pulse = data.begin()
+    _watch()
+    try:
+        yield
+    finally:
+        ended = time.monotonic()
+        st.session_state["drawn"] = Drawn(pulse, ended, ended - began)
+
+
+def stand_still() -> None:
+    """Do not draw this page anew for new rows: what it shows was asked for by hand."""
+    st.session_state["follows"] = False
 
 
 def heading(title: str, about: str) -> None:
-    """Title, and one grey line that ticks; when the store has new rows the whole page is drawn anew."""
-    st.session_state["drawn_version"] = data.version()
-    st.session_state["drawn_at"] = None
-    st.subheader(title, anchor=False)
-    _clock(about)
-
-
-def drawn() -> None:
-    """Say that the page is complete: from now on news may draw it anew, never in the middle."""
-    st.session_state["drawn_at"] = time.monotonic()
+    """Title and one grey line: what is shown, how fresh it is, and what is behind, if anything."""
+    fresh = data.freshness()
+    lag = data.pulse().lag
+    part.heading(
+        title,
+        about if fresh.newest else f"{about} · nothing received yet",
+        newest_ms=round(fresh.newest.timestamp() * 1000) if fresh.newest else None,
+        behind=f"{words.count(lag)} behind" if lag else "",
+    )
 
 
 @st.fragment(run_every=EVERY_S)
-def _clock(about: str) -> None:
-    fresh = data.freshness()
-    drawn_at = st.session_state.get("drawn_at")
-    rested = drawn_at is not None and time.monotonic() - drawn_at >= REST_S
-    if rested and fresh.version != st.session_state.get("drawn_version"):
+def _watch() -> None:
+    now = data.pulse()
+    if now.trouble:
+        st.warning(
+            _what_is_wrong(now), icon=":material/cloud_off:" if not now.reachable else ":material/hourglass_top:"
+        )
+    drawn = st.session_state.get("drawn")
+    if drawn is not None and _is_due(drawn, now):
         st.rerun(scope="app")
-    if fresh.newest_delivery is None:
-        st.caption(f"{about} · nothing received yet")
-        return
-    st.caption(f"{about} · newest webhook {words.ago(fresh.newest_delivery, datetime.now(UTC))}")
+
+
+def _is_due(drawn: Drawn, now: Pulse) -> bool:
+    if not now.reachable:
+        # What is on the screen stays there until there is something newer.
+        return False
+    if not drawn.pulse.reachable:
+        return True
+    changed = (now.version, now.lag) != (drawn.pulse.version, drawn.pulse.lag)
+    rested = time.monotonic() - drawn.ended_at >= BREATHE * drawn.took_s
+    return bool(st.session_state.get("follows")) and changed and rested
+
+
+def _what_is_wrong(now: Pulse) -> str:
+    if now.reachable:
+        return f"{literal(now.trouble)} Until then numbers are not complete."
+    if now.seen_at is None:
+        return (
+            f"{literal(now.trouble)} Start it with `calltally up`, or see its log. Webhooks that were answered are in "
+            "the journal; this page goes on by itself."
+        )
+    seen = words.local(now.seen_at, filters.viewer_zone())
+    return (
+        f"The worker does not answer since {literal(seen)}; figures are those of that moment. Webhooks that were "
+        "answered are in the journal, so nothing is lost; this page goes on by itself."
+    )

@@ -1,7 +1,7 @@
 """Parts of pages that Streamlit has no element for: tiles, tables whose rows open, facts, a conversation, a schema.
 
-A part is a file of `parts/`: plain JavaScript that puts data into the page as text, never as HTML, so what a platform or a
-caller says stays text. New data changes what is there in place: nothing flickers, nothing loses its focus.
+A part is a file of `parts/`: plain JavaScript that puts data into the page as text, never as HTML, so what a platform
+or a caller says stays text. New data changes what is there in place: nothing flickers, nothing loses its focus.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ class Cell(TypedDict, total=False):
     """What stands in a table's cell; all but `text` may be left out."""
 
     text: str
+    at: int
+    """Milliseconds of a moment, told instead of the text as a time ago."""
     below: str
     """A second, smaller line."""
     hint: str

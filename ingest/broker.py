@@ -105,8 +105,8 @@ def options(settings: Settings) -> dict[str, object]:
         "bootstrap_servers": [f"{host}:{port}" for host, port in _servers(settings)],
         "client_id": CLIENT_ID,
         "security_protocol": protocol,
-        "bootstrap_timeout_ms": BOOTSTRAP_S * 1000,
-        "request_timeout_ms": REQUEST_S * 1000,
+        "bootstrap_timeout_ms": int(BOOTSTRAP_S * 1000),
+        "request_timeout_ms": int(REQUEST_S * 1000),
         "reconnect_backoff_ms": 100,
         "reconnect_backoff_max_ms": 2000,
     }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 RECORD_BYTES_MIN = 65_536
 """A topic that takes no larger record has no room for a delivery's headers beside a useful piece of its body."""
 READY_S = 10.0
+CHANGED = "topic_changed"
 FOR_EVER = -1
 NO_LIMIT_MS = 2**62
 DAY_MS = 86_400_000
@@ -86,10 +87,19 @@ def look(client: KafkaAdminClient, settings: Settings) -> list[Finding]:
     return findings
 
 
-def deliveries_id(client: KafkaAdminClient) -> str | None:
-    """The id of `calltally.deliveries`, None where there is no such topic. Raises the client library's errors."""
+def require_same(client: KafkaAdminClient, the_id: str) -> None:
+    """Raises BrokerUnavailable (`topic_changed`) where `calltally.deliveries` was deleted or made anew."""
     (found,) = client.describe_topics([str(Topic.DELIVERIES)])
-    return None if found["error_code"] else str(found["topic_id"])
+    error = errors.for_code(found["error_code"])
+    if error is errors.UnknownTopicOrPartitionError or (error is errors.NoError and str(found["topic_id"]) != the_id):
+        raise BrokerUnavailable(
+            f"The topic {Topic.DELIVERIES} was deleted or made anew; what it held is published again.", code=CHANGED
+        )
+
+
+def cursor_name(topics: Topics) -> str:
+    """Under which name the journal keeps how far these topics hold it."""
+    return f"relay {topics.id}"
 
 
 def short_of_replicas(client: KafkaAdminClient) -> list[str]:
@@ -154,7 +164,7 @@ def _make(client: KafkaAdminClient, missing: list[Topic], settings: Settings, br
         raise BrokerRefused(
             f"The user may not make the topics {', '.join(missing)}. Give it the right Create, or make them by hand."
         ) from None
-    client.wait_for_topics([str(topic) for topic in missing], timeout_ms=READY_S * 1000)
+    client.wait_for_topics([str(topic) for topic in missing], timeout_ms=int(READY_S * 1000))
 
 
 def _wanted(topic: Topic, settings: Settings, replicas: int) -> dict[str, str]:
@@ -241,7 +251,9 @@ def _keeping_findings(topic: Topic, given: Mapping[str, str], settings: Settings
         )
     if kept_bytes != FOR_EVER:
         yield Finding(
-            topic, f"{topic} deletes records beyond {kept_bytes} bytes a partition; set its retention.bytes to -1.", False
+            topic,
+            f"{topic} deletes records beyond {kept_bytes} bytes a partition; set its retention.bytes to -1.",
+            False,
         )
     if int(given.get("message.timestamp.before.max.ms", NO_LIMIT_MS)) < NO_LIMIT_MS:
         yield Finding(

@@ -188,8 +188,13 @@ class Applier:
     def _commit_as_dead(self, delivery: Delivery, positions: Sequence[Position], cause: Exception) -> None:
         batch = Batch(positions=list(positions), applied_at=self._clock())
         detail = f"{type(cause).__name__}: {cause}"[:500]
-        batch.dead_letters.append(DeadLetter(reason=NOT_STORABLE, detail=detail, delivery=delivery))
-        batch.deliveries.append(_row(delivery, Verdict.ACCEPTED))
+        earlier = self._store.known([delivery.id]).get(delivery.id)
+        if earlier is not None and earlier <= _point(delivery):
+            batch.deliveries.append(_row(delivery, Verdict.REPEATED))
+        else:
+            batch.dead_letters.append(DeadLetter(reason=NOT_STORABLE, detail=detail, delivery=delivery))
+            batch.deliveries.append(_row(delivery, Verdict.ACCEPTED))
+            batch.replaced_event_ids.extend([] if earlier is None else [delivery.id])
         self._store.apply(batch)
         self._count(1, batch)
 

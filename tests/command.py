@@ -8,7 +8,6 @@ import multiprocessing
 import multiprocessing.context
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -159,17 +158,6 @@ def told(done: subprocess.CompletedProcess[bytes], code: int = 0) -> str:
 def rows(done: subprocess.CompletedProcess[bytes], code: int = 0) -> list[dict[str, object]]:
     """The array of objects that a command wrote."""
     return cast("list[dict[str, object]]", json.loads(told(done, code)))
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 @contextmanager

@@ -6,10 +6,10 @@ import socket
 from contextlib import ExitStack
 
 
-def free_ports(count: int) -> tuple[int, ...]:
+def free_ports(count: int) -> list[int]:
     """Different loopback ports that are free now."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
-        return tuple(int(probe.getsockname()[1]) for probe in probes)
+        return [int(probe.getsockname()[1]) for probe in probes]

@@ -1,6 +1,5 @@
 """Charts, read as the specification that the browser gets."""
 
-
 from __future__ import annotations
 
 import json

@@ -9,12 +9,13 @@ from pathlib import Path
 from tests import command
 from tests.command import rows, run, told
 from tests.journalling import edit
+from tests.ports import free_ports
 
 
 def test_a_healthy_folder_needs_nothing(tmp_path: Path) -> None:
     """Exit code 0; every source's secret signs and verifies; each finding is one object of the array."""
     command.stock(tmp_path, 8)
-    command.settings_file(tmp_path, ports=command.free_ports(3))
+    command.settings_file(tmp_path, ports=free_ports(3))
     done = run(tmp_path, "doctor", "--format", "json")
     found = rows(done)
 
@@ -53,7 +54,7 @@ def test_a_busy_port_is_found(tmp_path: Path) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
-        command.settings_file(tmp_path, ports=[port, *command.free_ports(2)])
+        command.settings_file(tmp_path, ports=[port, *free_ports(2)])
         found = _of(rows(run(tmp_path, "doctor", "--format", "json"), 1), "ports", "wrong")
 
     assert f"port {port}" in str(found[0]["cause"])

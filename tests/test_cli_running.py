@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 from tests import command
 from tests.command import rows, run, told
 from tests.journalling import eventually
+from tests.ports import free_ports
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     made = tmp_path_factory.mktemp("running")
     command.stock(made, 30)
-    command.settings_file(made, ports=command.free_ports(3))
+    command.settings_file(made, ports=free_ports(3))
     with command.running(made, "ingest", "worker"):
         yield made
 
@@ -91,10 +93,11 @@ def test_an_export_is_taken_from_a_copy(folder: Path) -> None:
 def test_a_report_is_asked_of_the_worker(folder: Path) -> None:
     """The same numbers as SQL."""
     said = told(run(folder, "report", "--from", "2026-11-18", "--to", "today", "--format", "csv", "-o", "-"))
-    (attempts,) = [line for line in said.splitlines() if line.startswith('"attempts","') and '"range"' in line]
+    told_rows = csv.DictReader(said.splitlines())
+    (attempts,) = [row for row in told_rows if row["metric"] == "attempts" and row["period"] == "range"]
 
     counted = rows(run(folder, "sql", "SELECT count(*) AS n FROM calls WHERE excluded IS NULL", "--format", "json"))
-    assert float(attempts.split(",")[4]) == counted[0]["n"]
+    assert float(attempts["value"]) == counted[0]["n"]
 
 
 def test_the_doctor_proves_each_secret_at_the_door_and_leaves_no_trace(folder: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 from msgspec.structs import replace
 
 from analytics import store as store_module
-from analytics.seen import FIRST_LAYER_KEYS, LOCATED_KEYS, Located, Seen
 from analytics.store import Batch, CallChange, DeliveryRow, Position, Store
 from calls.errors import StoreDamaged, StoreError
 from calls.model import (
@@ -30,7 +29,6 @@ from calls.model import (
 from tests.storing import (
     JOURNAL,
     NOON,
-    SECOND,
     batch_of,
     call_of,
     delivery_of,
@@ -359,28 +357,6 @@ def test_two_stores_given_the_same_hold_the_same(store: Store, tmp_path: Path) -
         other.apply(new_calls(range(number, number + 10)))
     assert everything(store) == everything(other)
     other.close()
-
-
-def test_what_was_seen_is_never_denied() -> None:
-    """No key is forgotten when layers fill, and hardly any other is taken for one."""
-    seen, gap = Seen(), 7919
-    step = FIRST_LAYER_KEYS // 2
-    for first in range(0, 3 * FIRST_LAYER_KEYS, step):
-        seen.add(range(first * gap, (first + step) * gap, gap))
-    there = range(0, 3 * FIRST_LAYER_KEYS * gap, 101 * gap)
-    assert len(seen.maybe(there)) == len(there)
-    assert len(seen.maybe(range(1, FIRST_LAYER_KEYS * gap, 10 * gap))) < 50
-    assert seen.bytes < 10 * 3 * FIRST_LAYER_KEYS
-
-
-def test_locations_are_bounded_and_recent_ones_stay() -> None:
-    """Old ones give way; the newest half is always there."""
-    located = Located()
-    for key in range(3 * LOCATED_KEYS):
-        located.put(key, key * SECOND)
-    assert located.get(0) is None
-    newest = range(3 * LOCATED_KEYS - LOCATED_KEYS // 2, 3 * LOCATED_KEYS)
-    assert all(located.get(key) == key * SECOND for key in newest)
 
 
 def _dead(journal_id: str, position: int) -> Batch:

@@ -47,6 +47,13 @@ def test_a_second_process_gets_a_clear_error(store: Store, path: Path) -> None:
     assert said.startswith(f"The store store.duckdb is in use by process {os.getpid()}.")
 
 
+def test_one_process_opens_a_store_once(store: Store, path: Path) -> None:
+    """A second opening, which could drop the first one's lock, is refused."""
+    with pytest.raises(StoreLocked, match="This process has the store"):
+        Store.open(path, rules=RULES)
+    store.apply(new_calls([1]))
+
+
 def test_a_store_that_another_process_holds_is_locked(path: Path) -> None:
     """Opening it here is refused while the other one lives, and works when it is gone."""
     with _applying(path) as child:

@@ -1,6 +1,5 @@
 """Which period is shown, with which it is compared, and how it is cut."""
 
-
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta

@@ -1,6 +1,5 @@
 """How numbers, times and people's data are written."""
 
-
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta

@@ -347,9 +347,6 @@ def test_of_one_webhook_in_two_journals_the_earlier_counts_in_whatever_order(tmp
     assert len(forwards["call_events"]) == 1
 
 
-@pytest.mark.xfail(
-    reason="Store.apply leaves row and dead letter of a delivery that gives way to a lower one as they are"
-)
 def test_of_one_webhook_in_two_journals_the_later_is_the_repeat_in_whatever_order(tmp_path: Path) -> None:
     """Its row and its dead letter, too, say the same whichever came first."""
     first, second = in_two_journals()

@@ -1,17 +1,30 @@
-"""One call: the answer first, then its timeline, transcript, analysis, variables, actions and raw deliveries."""
+"""One call: the answer first, then everything that belongs to it, down to the raw deliveries."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import data, words
+from dashboard import address, data, part, words
+from dashboard.charts import CONNECTIONS
+from dashboard.filters import zone as chosen_zone
+from dashboard.inert import literal
 
 WHERE = "provider = $provider AND org = $org AND call_id = $call_id"
+RAW_SHOWN = 100_000
+"""Characters of a body that are put on the page; the rest is in the file."""
+RAW_MOST = 20
 FACTS = {
+    "direction": "Direction",
+    "agent_name": "Agent",
     "status": "Status",
     "end_call_reason": "End-call reason",
     "custom_end_call_reason": "Configured reason",
@@ -23,22 +36,55 @@ FACTS = {
     "urgency": "Urgency",
     "transferred_to": "Transferred to",
     "transfer_reason": "Transfer reason",
-    "tags": "Tags",
-    "cost_usd": "Cost (USD)",
-    "trust": "Trust",
+    "caller_email": "Email",
 }
+TRUST = {
+    "A": "body and time signed",
+    "B": "body signed",
+    "C": "only the call's id signed",
+    "D": "not signed, allowed by configuration",
+}
+RESULT_WORDS = {"true": ("met", "good"), "partial": ("partly", "middle"), "false": ("not met", "bad")}
+SPEAKERS = {
+    "bot": "agent", "agent": "agent", "assistant": "agent", "ai": "agent", "staff": "agent",
+    "human": "caller", "user": "caller", "caller": "caller", "customer": "caller",
+}  # fmt: skip
 
 
-def address(provider: str, org: str, call_id: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Called:
+    """One call's row and how to ask for what belongs to it."""
+
+    row: Mapping[str, object]
+    params: dict[str, str]
+    zone: str
+
+    def text(self, column: str) -> str:
+        """A column's text; empty where there is none."""
+        value = self.row[column]
+        return value if isinstance(value, str) else ""
+
+    def ask(self, columns: str, table: str, order: str, also: str = "") -> list[dict[str, object]]:
+        """Rows of a table that belong to the call. Raises QueryError."""
+        params = dict(self.params)
+        if also:
+            params |= {"first": str(self.row["first_received_at"]), "last": str(self.row["last_received_at"])}
+        rows = data.ask(f"SELECT {columns} FROM {table} WHERE {WHERE}{also} ORDER BY {order}", params)
+        return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+
+    def moment(self, value: object) -> str:
+        """A time in the chosen zone; empty where there is none."""
+        return words.local(value.to_pydatetime(), self.zone) if isinstance(value, pd.Timestamp) else ""
+
+
+def address_of(provider: str, org: str, call_id: str) -> str:
     """The call's part of the address bar."""
     return "/".join(quote(part, safe="") for part in (provider, org, call_id))
 
 
 def render(name: str) -> None:
     """Draw the call of that address."""
-    if st.button("All calls", icon=":material/arrow_back:", type="tertiary"):
-        del st.query_params["call"]
-        st.rerun()
+    st.button("All calls", icon=":material/arrow_back:", type="tertiary", on_click=_back)
     parts = [unquote(part) for part in name.split("/")]
     params = dict(zip(("provider", "org", "call_id"), parts, strict=False))
     rows = data.ask(f"SELECT * FROM calls WHERE {WHERE}", params) if len(parts) == 3 else pd.DataFrame()
@@ -48,168 +94,277 @@ def render(name: str) -> None:
             icon=":material/search_off:",
         )
         return
-    call = rows.iloc[0]
-    zone = st.session_state.get("zone") or st.context.timezone or "UTC"
-    _summary(call, zone)
-    names = ["Transcript", "Timeline", "Analysis", "Variables", "Actions", "Bookings and leads", "Raw deliveries"]
-    tabs = st.tabs(names)
-    with tabs[0]:
-        _transcript(call)
-    with tabs[1]:
-        _timeline(params, zone)
-    with tabs[2]:
-        _rows(
-            "SELECT criterion, result, feedback FROM call_analysis WHERE " + WHERE + " ORDER BY criterion",
-            params, call, "analysis", "analysis",
-        )  # fmt: skip
-    with tabs[3]:
-        _rows(
-            "SELECT name, value_text AS value, collected, agent_id FROM call_variables WHERE " + WHERE + " ORDER BY name",
-            params, call, "collected variables", "variables",
-        )  # fmt: skip
-    with tabs[4]:
-        _rows(
-            "SELECT name, action_type, return_value::VARCHAR AS return_value, error_message, happened_at "
-            "FROM call_actions WHERE " + WHERE + " ORDER BY happened_at, name",
-            params, call, "actions", "actions",
-        )  # fmt: skip
-    with tabs[5]:
-        _rows(
-            "SELECT starts_at, ends_at, service, caller_name, calendar_event_id, link FROM appointments WHERE " + WHERE,
-            params, call, "appointments", "appointments",
-        )  # fmt: skip
-        _rows(
-            "SELECT name, phone, email, intent, urgency, interest, summary FROM leads WHERE " + WHERE,
-            params, call, "leads", "leads",
-        )  # fmt: skip
-    with tabs[6]:
-        _raw(params)
+    row = {str(name): value for name, value in rows.to_dict("records")[0].items()}
+    call = Called(row, params, chosen_zone())
+    _summary(call)
+    chosen = address.section("What to show", "show", list(SECTIONS), show=lambda key: SECTIONS[key][0])
+    SECTIONS[chosen][1](call)
 
 
-def _summary(call: pd.Series, zone: str) -> None:
-    titles = data.titles()
-    title = call["caller_name"] or words.phone(call["caller_phone"], masked=False) or call["call_id"]
-    st.subheader(_literal(str(title)), anchor=False)
-    st.caption(
-        _literal(
-            f"{titles.get(call['provider'], call['provider'])} · {words.local(call['counted_at'].to_pydatetime(), zone)} "
-            f"{zone} · {call['call_id']}" + (f" · {call['org']}" if call["org"] else "")
-        )
-    )
+def _back() -> None:
+    address.write(call="", show="")
+
+
+def _summary(call: Called) -> None:
+    number = words.phone(call.text("caller_phone") or None, masked=False)
+    title = words.label(call.text("caller_name")) if call.text("caller_name") else number or call.text("call_id")
+    platform = data.titles().get(call.text("provider"), call.text("provider"))
+    about = [platform, f"{call.moment(call.row['counted_at'])} {call.zone}", words.label(call.text("call_id"), 120)]
+    part.heading(title, " · ".join([*about, *([words.label(call.text("org"))] if call.text("org") else [])]))
     _warnings(call)
-    columns = st.columns(5)
-    length = words.duration(call["duration_s"]) if pd.notna(call["duration_s"]) else "not sent"
-    agent = call["agent_name"] or call["agent_id"] or "not sent"
-    direction = call["direction"] or "not sent"
-    facts = (
-        ("Reached", call["connection"].replace("_", " ")), ("Result", call["result"].replace("_", " ")),
-        ("Length", length), ("Agent", agent), ("Direction", direction),
-    )  # fmt: skip
-    for column, (label, value) in zip(columns, facts, strict=True):
-        with column:
-            st.caption(label)
-            st.text(value)
-    if call["summary"]:
-        st.text(call["summary"])
-    _facts(call)
+    with st.container(border=True):
+        if summary := call.text("summary"):
+            part.text("summary", summary)
+        part.facts("facts", _facts(call, number))
+        _recording(call.text("recording_url"))
 
 
-def _warnings(call: pd.Series) -> None:
-    if call["conflict"]:
+def _warnings(call: Called) -> None:
+    if call.row["conflict"]:
         st.warning(
-            "Another finished version of this call arrived with a different meaning. Its platform signs only the call's id, "
-            "so the first version counts; compare them under Raw deliveries.",
+            "Another finished version of this call arrived with a different meaning. Its platform signs only the "
+            "call's id, so the first version counts; compare them under Raw deliveries.",
             icon=":material/warning:",
         )
-    if call["excluded"]:
-        st.info(f"Left out of all rates: {call['excluded']}.", icon=":material/filter_alt_off:")
+    if call.text("excluded"):
+        st.info(f"Left out of all numbers: a {literal(call.text('excluded'))} call.", icon=":material/filter_alt_off:")
 
 
-def _facts(call: pd.Series) -> None:
-    known = {
-        label: str(", ".join(call[name]) if name == "tags" else call[name])
-        for name, label in FACTS.items()
-        if not _absent(call[name])
+def _facts(call: Called, number: str) -> dict[str, part.Cell | str]:
+    result = call.text("result")
+    shown: dict[str, part.Cell | str] = {
+        "Reached": part.Cell(
+            text=CONNECTIONS.get(call.text("connection"), call.text("connection")), tone=_tone(call.text("connection"))
+        ),
+        "Result": part.Cell(text=result.replace("_", " "), tone=_tone(result)),
+        "Length": _length(call),
+        "Phone": number or _absent(call, "caller_phone"),
     }
-    if call["caller_phone"]:
-        known["Phone"] = words.phone(call["caller_phone"], masked=False)
-    if call["caller_email"]:
-        known["Email"] = call["caller_email"]
-    st.dataframe(pd.DataFrame({"": list(known), " ": list(known.values())}), hide_index=True, height="content")
-    url = call["recording_url"]
-    if url and url.startswith("https://"):
+    for column, label in FACTS.items():
+        if text := call.text(column):
+            shown[label] = part.Cell(text=words.label(text, 300), hint=words.PLAIN_REASONS.get(text, ""))
+    tags = call.row["tags"]
+    if isinstance(tags, list | tuple) or hasattr(tags, "tolist"):
+        shown["Tags"] = words.label(", ".join(str(tag) for tag in tags), 300)  # type: ignore[attr-defined]
+    cost = call.row["cost_usd"]
+    if isinstance(cost, float) and pd.notna(cost):
+        shown["Cost"] = f"{cost:,.4f} USD"
+    shown["Proof"] = part.Cell(
+        text=TRUST.get(call.text("trust"), call.text("trust")), hint=f"trust {call.text('trust')}"
+    )
+    return shown
+
+
+def _tone(value: str) -> str:
+    return {
+        "person": "good", "machine": "middle", "failed": "bad", "met": "good", "partly": "middle", "not_met": "bad",
+    }.get(value, "quiet")  # fmt: skip
+
+
+def _length(call: Called) -> str:
+    seconds = call.row["duration_s"]
+    known = isinstance(seconds, float) and pd.notna(seconds)
+    return words.duration(seconds) if known and isinstance(seconds, float) else _absent(call, "duration_s")
+
+
+def _absent(call: Called, column: str) -> str:
+    platform = data.titles().get(call.text("provider"), call.text("provider"))
+    return "not sent" if data.sends(call.text("provider"), column) else f"not available from {platform}"
+
+
+def _recording(url: str) -> None:
+    if url.startswith("https://"):
         st.link_button("Open the recording at the platform", url, icon=":material/play_circle:")
     elif url:
-        st.caption("Recording (not a https address, so not linked):")
-        st.text(url)
+        st.caption("Recording, as sent; it is no https address and so no link:")
+        part.text("recording", words.label(url, 500))
 
 
-def _absent(value: object) -> bool:
-    if value is None or value is pd.NA:
-        return True
-    if isinstance(value, float):
-        return pd.isna(value)
-    return hasattr(value, "__len__") and len(value) == 0
-
-
-def _transcript(call: pd.Series) -> None:
-    if not call["transcript"]:
+def _transcript(call: Called) -> None:
+    spoken = turns(call.text("transcript"))
+    if not spoken:
         _nothing(call, "transcript", "transcript")
         return
-    speaker = ""
-    for line in str(call["transcript"]).strip().splitlines():
-        who, separator, said = line.partition(":")
-        if separator and who.strip().lower() in ("bot", "human", "assistant", "user", "agent", "caller"):
-            speaker = "assistant" if who.strip().lower() in ("bot", "assistant", "agent") else "user"
-        else:
-            said = line
-        if said.strip():
-            with st.chat_message(speaker or "user"):
-                st.text(said.strip())
+    part.talk("transcript", spoken)
 
 
-def _timeline(params: dict[str, str], zone: str) -> None:
-    rows = data.ask(
-        "SELECT happened_at, received_at, event, source, trust, delivery_id FROM call_events WHERE "
-        + WHERE
-        + " ORDER BY happened_at, received_at, event_id",
-        params,
-    )
-    for column in ("happened_at", "received_at"):
-        rows[column] = [words.local(moment.to_pydatetime(), zone) for moment in rows[column]]
-    st.dataframe(rows, hide_index=True, height="content")
+def turns(transcript: str) -> list[tuple[str, str]]:
+    """Who said what; lines without a speaker go on with the one before."""
+    found: list[tuple[str, str]] = []
+    for line in transcript.splitlines():
+        who, colon, said = line.partition(":")
+        speaker = SPEAKERS.get(who.strip().strip("*[]").lower()) if colon else None
+        if speaker is not None:
+            found.append((speaker, said.strip()))
+        elif found and line.strip():
+            found[-1] = (found[-1][0], f"{found[-1][1]}\n{line.strip()}")
+        elif line.strip():
+            found.append(("", line.strip()))
+    return [(who, _readable(said)) for who, said in found if said]
 
 
-def _rows(query: str, params: dict[str, str], call: pd.Series, what: str, column: str) -> None:
-    rows = data.ask(query, params)
-    if rows.empty:
-        _nothing(call, what, column)
+def _readable(text: str) -> str:
+    return "\n".join(words.label(line, 20_000) for line in text.split("\n") if line)
+
+
+def _timeline(call: Called) -> None:
+    events = call.ask(
+        "event, happened_at, received_at, source, trust, delivery_id", "call_events",
+        "happened_at, received_at, event_id", _NARROWED,
+    )  # fmt: skip
+    columns = [
+        part.Column(title=title, narrow=place > 2)
+        for place, title in enumerate(("Happened", "Event", "Received", "Source", "Proof", "Delivery"))
+    ]
+    rows = [
+        _row(
+            place, call.moment(event["happened_at"]), event["event"], call.moment(event["received_at"]),
+            event["source"], TRUST.get(str(event["trust"]), event["trust"]), event["delivery_id"],
+        )
+        for place, event in enumerate(events)
+    ]  # fmt: skip
+    part.table("timeline", columns, rows, label="Timeline")
+
+
+def _analysis(call: Called) -> None:
+    found = call.ask("criterion, result, feedback", "call_analysis", "criterion, result")
+    if not found:
+        _nothing(call, "analysis", "analysis")
         return
-    st.dataframe(rows, hide_index=True, height="content")
+    rows = []
+    for place, item in enumerate(found):
+        text, tone = RESULT_WORDS.get(str(item["result"]), (str(item["result"]).replace("_", " "), "quiet"))
+        row = _row(place, item["criterion"], text, item["feedback"])
+        rows.append(part.Row(id=row["id"], cells=[row["cells"][0], part.Cell(text=text, tone=tone), row["cells"][2]]))
+    columns = [part.Column(title="Criterion"), part.Column(title="Result"), part.Column(title="Feedback", wrap=True)]
+    part.table("analysis", columns, rows, label="Analysis")
 
 
-def _nothing(call: pd.Series, what: str, column: str) -> None:
-    provider = call["provider"]
-    if data.sends(provider, column):
+def _variables(call: Called) -> None:
+    found = call.ask(
+        "name, coalesce(value_text, value::VARCHAR) AS value, collected, agent_id", "call_variables", "name, agent_id"
+    )
+    if not found:
+        _nothing(call, "collected variables", "variables")
+        return
+    collected = {True: "collected", False: "not collected"}
+    rows = [
+        _row(place, item["name"], item["value"], collected.get(bool(item["collected"])), item["agent_id"])
+        for place, item in enumerate(found)
+    ]
+    columns = [
+        part.Column(title="Variable"), part.Column(title="Value", wrap=True), part.Column(title="", narrow=True),
+        part.Column(title="Agent", narrow=True),
+    ]  # fmt: skip
+    part.table("variables", columns, rows, label="Variables")
+
+
+def _actions(call: Called) -> None:
+    found = call.ask(
+        "name, action_type, return_value::VARCHAR AS return_value, error_message, happened_at", "call_actions",
+        "happened_at, name",
+    )  # fmt: skip
+    if not found:
+        _nothing(call, "actions", "actions")
+        return
+    rows = [
+        _row(
+            place, item["name"], item["action_type"], item["return_value"], item["error_message"],
+            call.moment(item["happened_at"]),
+        )
+        for place, item in enumerate(found)
+    ]  # fmt: skip
+    columns = [
+        part.Column(title="Action"), part.Column(title="Kind", narrow=True), part.Column(title="Returned", wrap=True),
+        part.Column(title="Error", wrap=True), part.Column(title="When", narrow=True),
+    ]  # fmt: skip
+    part.table("actions", columns, rows, label="Actions")
+
+
+def _bookings(call: Called) -> None:
+    booked = call.ask("starts_at, ends_at, service, caller_name, calendar_event_id, link", "appointments", "starts_at")
+    if booked:
+        columns = [part.Column(title=title) for title in ("Starts", "Ends", "Service", "For", "Calendar id", "Link")]
+        rows = [
+            _row(
+                place, call.moment(item["starts_at"]), call.moment(item["ends_at"]), item["service"],
+                item["caller_name"], item["calendar_event_id"], item["link"],
+            )
+            for place, item in enumerate(booked)
+        ]  # fmt: skip
+        part.table("appointments", columns, rows, label="Bookings")
+    else:
+        _nothing(call, "bookings", "appointments")
+    leads = call.ask("name, phone, email, intent, urgency, interest, summary", "leads", "name, phone")
+    if leads:
+        titles = ("Lead", "Phone", "Email", "Intent", "Urgency", "Interest", "Summary")
+        columns = [part.Column(title=title, wrap=title == "Summary") for title in titles]
+        rows = []
+        for place, item in enumerate(leads):
+            phone = item["phone"] if isinstance(item["phone"], str) else None
+            shown = {**item, "phone": words.phone(phone, masked=False)}
+            rows.append(_row(place, *shown.values()))
+        part.table("leads", columns, rows, label="Leads")
+    else:
+        _nothing(call, "leads", "leads")
+
+
+def _raw(call: Called) -> None:
+    found = call.ask(
+        f"event, position, event_id, left(data::VARCHAR, {RAW_SHOWN}) AS shown, strlen(data::VARCHAR) AS size",
+        "call_events", f"position LIMIT {RAW_MOST}", _NARROWED,
+    )  # fmt: skip
+    if call.row["event_count"] != len(found):
+        st.caption(f"The first {len(found)} of {call.row['event_count']} deliveries.")
+    for item in found:
+        size = int(item["size"]) if isinstance(item["size"], int | float) and pd.notna(item["size"]) else 0
+        title = f"{item['event']} · position {item['position']} · {words.count(size)} bytes"
+        with st.expander(literal(title), expanded=len(found) == 1):
+            st.code(readable_json(str(item["shown"])), language="json" if size < 20_000 else None, wrap_lines=True)
+            if size > RAW_SHOWN:
+                st.caption(f"The first {words.count(RAW_SHOWN)} of {words.count(size)} characters; all of it by SQL:")
+                event_id = str(item["event_id"])
+                st.code(f"SELECT data FROM call_events WHERE event_id = '{event_id}'", language="sql")
+
+
+def readable_json(text: str) -> str:
+    """JSON on several lines, its signs that hide or turn around what follows written as escapes."""
+    with contextlib.suppress(ValueError, RecursionError):
+        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    return _INVISIBLE.sub(lambda found: "".join(f"\\u{ord(char):04x}" for char in found[0]), text)
+
+
+_INVISIBLE = re.compile(
+    "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+)
+_NARROWED = " AND received_at BETWEEN CAST($first AS TIMESTAMP) AND CAST($last AS TIMESTAMP)"
+
+
+def _row(place: int, *cells: object) -> part.Row:
+    return part.Row(id=str(place), cells=[part.Cell(text=_cell(cell)) for cell in cells])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return _readable(value[:20_000])
+    return "" if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)) else str(value)
+
+
+def _nothing(call: Called, what: str, column: str) -> None:
+    platform = data.titles().get(call.text("provider"), call.text("provider"))
+    if data.sends(call.text("provider"), column):
         st.caption(f"No {what} for this call so far.")
     else:
-        st.caption(f"Not available from {data.titles().get(provider, provider)}: it does not send {what}.")
+        st.caption(f"Not available from {literal(platform)}: it does not send {what}.")
 
 
-def _raw(params: dict[str, str]) -> None:
-    rows = data.ask(
-        "SELECT event, position, event_id, data::VARCHAR AS data FROM call_events WHERE "
-        + WHERE
-        + " ORDER BY position",
-        params,
-    )
-    for row in rows.itertuples():
-        with st.expander(_literal(f"{row.event} · position {row.position}"), expanded=len(rows) == 1):
-            st.code(
-                json.dumps(json.loads(str(row.data)), indent=2, ensure_ascii=False), language="json", wrap_lines=True
-            )
-
-
-def _literal(text: str) -> str:
-    """Text that Streamlit shows as it is: headings, captions and labels read Markdown otherwise."""
-    return "".join("\\" + char if char in "\\`*_{}[]()#+-.!|~>$:<&" else char for char in text)
+SECTIONS: Mapping[str, tuple[str, Callable[[Called], None]]] = {
+    "transcript": ("Transcript", _transcript),
+    "timeline": ("Timeline", _timeline),
+    "analysis": ("Analysis", _analysis),
+    "variables": ("Variables", _variables),
+    "actions": ("Actions", _actions),
+    "bookings": ("Bookings and leads", _bookings),
+    "raw": ("Raw deliveries", _raw),
+}
+"""Name in the address, label, and what draws it."""

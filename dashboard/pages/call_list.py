@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from collections.abc import Hashable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
 
 from analytics.metric import RELATIONS, Filters, Parameter
-from dashboard import data, words
-from dashboard.address import choose, turn, write
-from dashboard.empty import why_empty
-from dashboard.filters import pick
+from dashboard import address, data, part, words
+from dashboard.charts import CONNECTIONS
+from dashboard.empty import nothing_received, why_empty
+from dashboard.filters import NAMES, pick
 from dashboard.live import heading
 from dashboard.pages import call_detail
 from dashboard.view import View
 
 ROWS_A_PAGE = 15
+WORDS_MOST = 8
+DIGITS_LEAST = 4
+"""Fewer digits than these are in almost every number; they are searched as words."""
 SORTS = {
     "newest": ("Newest first", "counted_at DESC, call_id"),
     "oldest": ("Oldest first", "counted_at, call_id"),
@@ -24,113 +30,204 @@ SORTS = {
     "changed": ("Last changed first", "last_received_at DESC, call_id"),
 }
 NARROW = {"connection": "Reached", "result": "Result", "end_call_reason": "End-call reason", "status": "Status"}
-COLUMNS = (
+RESULTS = {
+    "met": "met",
+    "partly": "partly",
+    "not_met": "not met",
+    "not_applicable": "not applicable",
+    "unknown": "unknown",
+}
+TONES = {
+    "person": "good", "machine": "middle", "failed": "bad", "met": "good", "partly": "middle", "not_met": "bad",
+}  # fmt: skip
+READ = (
     "provider, org, call_id, counted_at, coalesce(agent_name, agent_id) AS agent, direction, connection, result, "
     "end_call_reason, duration_s, caller_name, caller_phone, transferred, conflict, excluded"
+)
+SEARCHED = "lower(concat_ws(' ', call_id, caller_name, caller_email, agent_name, summary, transcript))"
+NUMBERS = "regexp_replace(concat_ws(' ', caller_phone, callee_phone), '[^0-9 ]', '', 'g')"
+COLUMNS = (
+    part.Column(title="When"),
+    part.Column(title="Person"),
+    part.Column(title="Agent", narrow=True),
+    part.Column(title="Platform", narrow=True),
+    part.Column(title="Reached"),
+    part.Column(title="Length", number=True),
+    part.Column(title="Result"),
+    part.Column(title="Ended", narrow=True),
+    part.Column(title="Note", narrow=True),
 )
 
 
 def render() -> None:
     """Draw the list, or the one call that the address names."""
-    if "call" in st.query_params:
-        call_detail.render(st.query_params["call"])
+    if called := address.read("call"):
+        call_detail.render(called)
         return
-    head, choose = st.columns([1, 2.4], vertical_alignment="bottom")
+    choices = data.choices()
+    head, choose = st.columns([1, 2], vertical_alignment="bottom")
     with choose:
-        view = pick(data.choices(), data.titles(), datetime.now(UTC))
+        view = pick(choices, data.titles(), datetime.now(UTC))
     with head:
         heading("Calls", f"{view.label}, {view.filters.zone}")
-    conditions, params = _narrowed(view.filters)
-    where = " AND ".join(conditions)
-    found = int(data.ask(f"SELECT count(*) AS n FROM calls WHERE {where}", params)["n"][0])
-    if not found:
-        why_empty(view, "calls")
+    if nothing_received():
         return
-    _list(view, where, params, found)
+    where, params, order = _narrowed(view.filters)
+    found = int(data.ask(f"SELECT count(*) AS n FROM calls WHERE {where}", params)["n"].iloc[0])
+    if not found:
+        also = " ".join(name for name in ("find", *NARROW) if address.read(name))
+        why_empty(view, "calls", key="calls", also=also)
+        return
+    _list(view, where, params, order, found)
 
 
-def _narrowed(filters: Filters) -> tuple[list[str], dict[str, Parameter]]:
+class Condition(NamedTuple):
+    """What narrows the list, as SQL and its parameters."""
+
+    sql: str
+    params: Mapping[str, Parameter]
+
+
+def searched(text: str) -> Condition | None:
+    """What finds a call by a phone number in any spelling, or by words that all occur in it; None for no text.
+
+    Words are looked for in name, e-mail, id, agent, summary and transcript.
+    """
+    said = text.lower().split()[:WORDS_MOST]
+    if not said:
+        return None
+    all_words = " AND ".join(f"contains({SEARCHED}, $find_{place})" for place in range(len(said)))
+    params: dict[str, Parameter] = {f"find_{place}": word for place, word in enumerate(said)}
+    numbers = _digits(text)
+    for place, number in enumerate(numbers):
+        params[f"find_number_{place}"] = number
+    either = [f"({all_words})", *(f"contains({NUMBERS}, $find_number_{place})" for place in range(len(numbers)))]
+    return Condition(f"({' OR '.join(either)})", params)
+
+
+def _digits(text: str) -> list[str]:
+    """The digits that numbers so written have in common: +49 (0)30 1234, 0049 30 1234 and 030 1234 are one number."""
+    if not re.fullmatch(r"[\d\s()+./\-\u2010-\u2015]+", text):
+        return []
+    digits = re.sub(r"\D", "", re.sub(r"\(\s*0\s*\)", "", text))
+    digits = digits.lstrip("0")
+    return [digits] if len(digits) >= DIGITS_LEAST else []
+
+
+def _narrowed(filters: Filters) -> tuple[str, dict[str, Parameter], str]:
     conditions, params = filters.conditions(RELATIONS["calls"])
-    columns = st.columns([2.2, 1, 1, 1.3, 1, 1.2])
-    with columns[0]:
-        text = write("Find", "find", placeholder="number, name, call id, words of summary or transcript")
-    for column, (name, label) in zip(columns[1:5], NARROW.items(), strict=True):
-        with column:
-            value = choose(
-                label, name, ["", *_values(name)], first="", say=lambda word: word.replace("_", " ") or "All"
-            )
-        if value:
-            conditions.append(f"{name} = $narrow_{name}")
-            params[f"narrow_{name}"] = value
-    with columns[5]:
-        choose("Sort", "sort", list(SORTS), first="newest", say=lambda key: SORTS[key][0])
-    if text:
-        conditions.append(
-            "(call_id = $find OR contains(lower(concat_ws(' ', caller_name, caller_email, summary, transcript)), lower($find))"
-            " OR contains(regexp_replace(concat_ws(' ', caller_phone, callee_phone), '[^0-9 ]', '', 'g'), $find_digits))"
-        )
-        digits = "".join(char for char in text if char.isdigit())
-        # Fewer digits than these are in almost every number; words are searched as words.
-        params |= {"find": text.strip(), "find_digits": digits if len(digits) >= 4 else "none"}
-    return conditions, params
+    with st.container(horizontal=True, key="narrow", gap="small"):
+        text = address.type_in("Find", "find", placeholder="number, name, id, words said")
+        for name, label in NARROW.items():
+            value = address.choose(label, name, ["", *_values(name)], show=_shown)
+            if value:
+                conditions.append(f"{name} = $narrow_{name}")
+                params[f"narrow_{name}"] = value
+        sort = address.choose("Sort", "sort", list(SORTS), first="newest", show=lambda key: SORTS[key][0])
+    if (condition := searched(text)) is not None:
+        conditions.append(condition.sql)
+        params |= condition.params
+    return " AND ".join(conditions), params, SORTS[sort][1]
 
 
 def _values(column: str) -> list[str]:
-    rows = data.ask(f"SELECT DISTINCT {column} AS value FROM rollup_calls WHERE {column} IS NOT NULL ORDER BY value")
-    return list(rows["value"])
+    if column == "result":
+        return list(RESULTS)
+    if column == "connection":
+        return [str(key) for key in CONNECTIONS]
+    return data.value_choices(column)
 
 
-def _list(view: View, where: str, params: dict[str, Parameter], found: int) -> None:
-    shown = st.container()
-    left, right = st.columns([1, 1], vertical_alignment="center")
-    with left:
-        st.caption(f"{words.count(found)} calls; select a row to open the call")
-    with right:
-        page = turn("page", -(-found // ROWS_A_PAGE))
-    order = SORTS[st.session_state["sort"]][1]
+def _shown(value: str) -> str:
+    return words.label(CONNECTIONS.get(value) or RESULTS.get(value) or value, 40) if value else "All"
+
+
+def _list(view: View, where: str, params: dict[str, Parameter], order: str, found: int) -> None:
+    pages = -(-found // ROWS_A_PAGE)
+    page = address.page(pages)
     rows = data.ask(
-        f"SELECT {COLUMNS} FROM calls WHERE {where} ORDER BY {order} "
-        f"LIMIT {ROWS_A_PAGE} OFFSET {(page - 1) * ROWS_A_PAGE}",
+        f"SELECT {READ} FROM calls WHERE {where} ORDER BY {order} LIMIT {ROWS_A_PAGE} "
+        f"OFFSET {(page - 1) * ROWS_A_PAGE}",
         params,
     )
-    with shown:
-        choice = st.dataframe(
-            _shown(rows, view.filters.zone), hide_index=True, key="call-rows", on_select="rerun",
-            selection_mode="single-row", height="content",
-        )  # fmt: skip
-    selected = choice["selection"]["rows"]
-    if selected and selected[0] < len(rows):
-        row = rows.iloc[selected[0]]
-        st.query_params["call"] = call_detail.address(row["provider"], row["org"], row["call_id"])
-        del st.session_state["call-rows"]
+    kept = {name: address.read(name) for name in (*NAMES, "find", *NARROW, "sort", address.PAGE)}
+    now = datetime.now(UTC)
+    shown = [_row(row, view.filters.zone, now, kept) for row in rows.to_dict("records")]
+    # Only on top of the newest calls does a new row mean a new call.
+    mark = f"{where}{params}" if page == 1 and order == SORTS["newest"][1] else ""
+    opened = part.table("calls", COLUMNS, shown, label="Calls", mark_new=_without_time(mark, params))
+    left, right = st.columns([1, 1], vertical_alignment="center")
+    with left:
+        st.caption(f"{words.counted(found, 'call', 'calls')}; a row opens the call")
+    with right, st.container(horizontal=True, horizontal_alignment="right"):
+        if pages > 1:
+            address.turn(pages)
+    if opened:
+        address.write(call=opened)
         st.rerun()
 
 
-def _shown(rows: pd.DataFrame, zone: str) -> pd.DataFrame:
-    titles = data.titles()
-    return pd.DataFrame(
-        {
-            "When": [words.local(moment.to_pydatetime(), zone) for moment in rows["counted_at"]],
-            "Platform": [titles.get(name, name) for name in rows["provider"]],
-            "Agent": rows["agent"].fillna(""),
-            "Person": [
-                f"{name or ''} {words.phone(number)}".strip()
-                for name, number in zip(rows["caller_name"].fillna(""), rows["caller_phone"].fillna(""), strict=True)
-            ],
-            "Direction": rows["direction"].fillna(""),
-            "Reached": [value.replace("_", " ") for value in rows["connection"]],
-            "Length": [words.duration(value) if pd.notna(value) else "" for value in rows["duration_s"]],
-            "Ended": rows["end_call_reason"].fillna(""),
-            "Result": [value.replace("_", " ") for value in rows["result"]],
-            "Note": [_note(row) for row in rows.itertuples()],
-        }
+def _without_time(mark: str, params: Mapping[str, Parameter]) -> str:
+    """The same list a quarter of an hour later is the same list."""
+    for name in ("start", "end"):
+        mark = mark.replace(str(params[name]), "")
+    return mark
+
+
+def _row(row: Mapping[Hashable, Any], zone: str, now: datetime, kept: Mapping[str, str]) -> part.Row:
+    called = call_detail.address_of(str(row["provider"]), str(row["org"]), str(row["call_id"]))
+    return part.Row(
+        id=called,
+        href=address.link("calls", **{**kept, "call": called}),
+        cells=[
+            _when(row["counted_at"], zone, now),
+            part.Cell(text=_person(row)),
+            part.Cell(text=_text(row["agent"])),
+            part.Cell(text=data.titles().get(str(row["provider"]), str(row["provider"]))),
+            part.Cell(
+                text=_shown(str(row["connection"])),
+                tone=TONES.get(str(row["connection"]), "quiet"),
+                hint=_text(row["direction"]),
+            ),
+            part.Cell(text=_length(row["duration_s"])),
+            part.Cell(text=_shown(str(row["result"])), tone=TONES.get(str(row["result"]), "quiet")),
+            part.Cell(
+                text=_text(row["end_call_reason"]), hint=words.PLAIN_REASONS.get(_text(row["end_call_reason"]), "")
+            ),
+            part.Cell(text=_note(row)),
+        ],
     )
 
 
-def _note(row: object) -> str:
+def _when(moment: pd.Timestamp, zone: str, now: datetime) -> part.Cell:
+    at = moment.to_pydatetime().replace(tzinfo=UTC)
+    exact = words.local(at, zone)
+    if timedelta(0) <= now - at < timedelta(days=1):
+        return part.Cell(at=round(at.timestamp() * 1000), hint=f"{exact} {zone}")
+    return part.Cell(text=exact, hint=f"{at:%Y-%m-%d} {zone}")
+
+
+def _person(row: Mapping[Hashable, Any]) -> str:
+    name, number = _text(row["caller_name"]), words.phone(_text(row["caller_phone"]) or None)
+    # Where a platform knows no name it may send the number as one.
+    if sum(char.isdigit() for char in name) >= DIGITS_LEAST and not any(char.isalpha() for char in name):
+        name = words.phone(re.sub(r"[^\d+]", "", name))
+    return " ".join(dict.fromkeys(text for text in (name, number) if text)) or "unknown"
+
+
+def _length(seconds: object) -> str:
+    return words.duration(float(seconds)) if isinstance(seconds, float | int) and pd.notna(seconds) else ""
+
+
+def _text(value: object) -> str:
+    """A column's text as a label; empty where there is none (pandas has three words for that)."""
+    return words.label(value) if isinstance(value, str) and value else ""
+
+
+def _note(row: Mapping[Hashable, Any]) -> str:
     notes = [
-        "transferred" if getattr(row, "transferred", False) else "",
-        "conflict" if getattr(row, "conflict", False) else "",
-        getattr(row, "excluded", None) or "",
+        "transferred" if row["transferred"] is True else "",
+        "conflict" if row["conflict"] is True else "",
+        _text(row["excluded"]),
     ]
     return ", ".join(note for note in notes if note)

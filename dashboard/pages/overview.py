@@ -9,29 +9,86 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from analytics.metric import Filters, Kind, Metric
-from dashboard import cards, charts, data
+from analytics.metric import Kind, Metric
+from dashboard import address, cards, charts, data, part
 from dashboard.cards import Card
-from dashboard.empty import why_empty
-from dashboard.filters import pick
+from dashboard.empty import nothing_received, why_empty
+from dashboard.filters import NAMES, pick
+from dashboard.inert import literal
 from dashboard.live import heading
 from dashboard.theme import current
-from dashboard.tiles import TILES, Tile, tile, total
+from dashboard.tiles import TILES, tile, total
 from dashboard.view import View
 
 Draw = Callable[[pd.DataFrame], alt.LayerChart]
+CUT = {"hour": "h", "day": "D", "week": "7D", "month": "MS"}
 
 
 def render() -> None:
     """Draw the page."""
-    head, choose = st.columns([1, 2.4], vertical_alignment="bottom")
     choices = data.choices()
+    head, choose = st.columns([1, 2], vertical_alignment="bottom")
     with choose:
         view = pick(choices, data.titles(), datetime.now(UTC))
     with head:
         heading("Overview", f"{view.label}, {view.filters.zone}")
-    reader, theme, filters = data.reader(), current(), view.filters
+    if nothing_received():
+        return
     _tiles(view)
+    _charts(view)
+    _agents(cards.agents(data.reader(), view.filters, choices.agents), view)
+    if note := cards.left_out(data.reader(), view.filters):
+        st.caption(literal(note))
+
+
+def _tiles(view: View) -> None:
+    reader = data.reader()
+    shown, queries = [], {}
+    for name in TILES:
+        metric = reader.metric(name)
+        series = reader.measure(name, view.filters, bucket=view.bucket)
+        before = reader.measure(name, view.before)
+        told = tile(metric, total(series), total(before), only=view.filters.only, back=view.back)
+        queries[name] = cards.filled_in(*metric.sql(view.filters))
+        shown.append(
+            part.TileData(
+                name=name, title=metric.title, figure=told.figure, change=told.change or "",
+                tone="" if told.good is None else "good" if told.good else "bad", base=told.base,
+                points=_points(series, metric, view), about=metric.about, note=_note(metric, view), sql=queries[name],
+                href=address.link("sql", sql=queries[name]),
+            )
+        )  # fmt: skip
+    opened = part.tiles("tiles", shown)
+    if opened in queries:
+        address.go("sql", sql=queries[opened])
+
+
+def _points(series: pd.DataFrame, metric: Metric, view: View) -> list[float | None]:
+    """The sparkline: every bucket in turn; a count that is not over yet would only look like a fall."""
+    if metric.kind is Kind.COUNT and len(series) > 2:
+        series = series[series["bucket"] < view.open_from]
+    if len(series) < 2:
+        return []
+    values = series.set_index("bucket")["value"]
+    every = pd.date_range(values.index.min(), values.index.max(), freq=CUT[view.bucket])
+    values = values.reindex(sorted({*every, *values.index}))
+    if metric.kind is Kind.COUNT:
+        values = values.fillna(0)
+    return [None if pd.isna(value) else float(value) for value in values]
+
+
+def _note(metric: Metric, view: View) -> str:
+    compared = f"The change compares with the {view.back.removeprefix('a ').removeprefix('the ')}"
+    if metric.kind is not Kind.SHARE:
+        return f"{compared}."
+    return (
+        f"{compared}. Beside the counts stands the Wilson 95 % interval of the share, in per cent; the change is "
+        "coloured only where it is more than chance."
+    )
+
+
+def _charts(view: View) -> None:
+    reader, theme, filters = data.reader(), current(), view.filters
     left, right = st.columns([3, 2])
     with left:
         _chart(
@@ -41,79 +98,66 @@ def render() -> None:
             ),
         )  # fmt: skip
     with right:
-        reasons = cards.reasons(reader, filters)
         _chart(
-            reasons, view, "end-call reasons", "end_call_reason", lambda rows: charts.bars(rows, theme, unit="share")
-        )
+            cards.reasons(reader, filters), view, "end-call reasons", "end_call_reason",
+            lambda rows: charts.bars(rows, theme, unit="share"),
+        )  # fmt: skip
     left, right = st.columns([3, 2])
     with left:
-        analysis = cards.analysis(reader, filters)
-        _chart(analysis, view, "analysis", "analysis", lambda rows: charts.result_bars(rows, theme))
-    with right:
-        variables, colour = cards.variables(reader, filters), theme.categories[2]
         _chart(
-            variables, view, "collected variables", "variables",
-            lambda rows: charts.bars(rows, theme, unit="filled", colour=colour),
+            cards.analysis(reader, filters), view, "analysis", "analysis",
+            lambda rows: charts.result_bars(rows, theme),
         )  # fmt: skip
-    _agents(cards.agents(reader, filters, choices.agents), view)
-    if note := cards.left_out(reader, filters):
-        st.caption(note)
-
-
-def _tiles(view: View) -> None:
-    reader = data.reader()
-    for column, name in zip(st.columns(len(TILES)), TILES, strict=True):
-        metric = reader.metric(name)
-        series = reader.measure(name, view.filters, bucket=view.bucket)
-        before = reader.measure(name, view.before)
-        with column, st.container(border=True, height="stretch", key=f"tile-{name}"):
-            _tile(metric, series, tile(metric, total(series), total(before)), view.filters)
-
-
-def _tile(metric: Metric, series: pd.DataFrame, told: Tile, filters: Filters) -> None:
-    enough = series["value"].notna().sum() > 1
-    st.metric(
-        metric.title,
-        told.figure,
-        told.change,
-        delta_color="gray" if told.good is None else "green" if told.good else "red",
-        chart_data=series["value"].fillna(0).tolist() if enough else None,
-        chart_type="area",
-    )
-    with st.popover(told.base, type="tertiary", width="stretch"):
-        _passport(metric, filters)
-
-
-def _passport(metric: Metric, filters: Filters) -> None:
-    """Where a number comes from: its definition, and the query that recomputes it."""
-    st.markdown(f"**{metric.title}**")
-    st.text(metric.about)
-    if metric.kind is Kind.SHARE:
-        st.caption("Beside the counts: the Wilson 95 % interval of the share, in per cent.")
-    st.code(cards.filled_in(*metric.sql(filters)), language="sql", wrap_lines=True)
+    with right:
+        _chart(
+            cards.variables(reader, filters), view, "collected variables", "variables",
+            lambda rows: charts.bars(rows, theme, unit="filled", colour=theme.categories[2]),
+        )  # fmt: skip
+    left, right = st.columns([3, 2])
+    with left:
+        _chart(
+            cards.hours(reader, filters), view, "calls", None, lambda rows: charts.heat_map(rows, theme, unit="calls")
+        )
+    with right:
+        _chart(
+            cards.platforms(reader, filters), view, "calls", None, lambda rows: charts.bars(rows, theme, unit="calls")
+        )
 
 
 def _chart(card: Card, view: View, what: str, column: str | None, draw: Draw) -> None:
     with st.container(border=True, height="stretch"):
         _title(card)
         if card.rows.empty:
-            why_empty(view, what, column=column)
+            why_empty(view, what, key=card.title, column=column)
         else:
-            st.altair_chart(draw(card.rows), theme=None, key=card.title)
+            st.altair_chart(draw(card.rows), theme=None, key=card.title, alt=f"{card.title}: {card.base}")
         if card.note:
-            st.caption(card.note)
+            st.caption(literal(card.note))
 
 
 def _agents(card: Card, view: View) -> None:
     with st.container(border=True):
         _title(card)
         if card.rows.empty:
-            why_empty(view, "calls")
+            why_empty(view, "calls", key=card.title)
             return
-        st.dataframe(card.rows, hide_index=True, key="agents-table", height="content")
+        # What is asked first stays on a phone; the rest is on the wider page.
+        columns = [
+            part.Column(title=name, number=place > 0, narrow=place > 3) for place, name in enumerate(card.rows.columns)
+        ]
+        kept = {name: address.read(name) for name in NAMES}
+        rows = []
+        for agent, cells in zip(card.rows.index, card.rows.itertuples(index=False), strict=True):
+            row = part.Row(id=str(agent), cells=[part.Cell(text=str(cell)) for cell in cells])
+            if isinstance(agent, str) and agent:
+                row["href"] = address.link("calls", **{**kept, "agent": agent})
+            rows.append(row)
+        opened = part.table("agents", columns, rows, label=card.title)
         if card.note:
-            st.caption(card.note)
+            st.caption(literal(card.note))
+    if opened:
+        address.go("calls", **{**kept, "agent": opened})
 
 
 def _title(card: Card) -> None:
-    st.markdown(f"**{card.title}** :gray[{card.base}]" if not card.rows.empty else f"**{card.title}**")
+    st.markdown(f"**{card.title}** :gray[{literal(card.base)}]" if not card.rows.empty else f"**{card.title}**")

@@ -1,77 +1,192 @@
-"""SQL: ask the store anything, beside its schema; the query is in the address."""
+"""SQL: ask the store anything, beside its schema; the query is in the address, its answer stays until the next."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 import streamlit as st
 
 from analytics.exports import Form, to_bytes
-from calls.errors import QueryError
-from dashboard import data, words
-from dashboard.live import heading
+from calls.errors import CalltallyError
+from dashboard import address, data, live, part, words
+from dashboard.filters import zone
+from dashboard.inert import literal
 
-FIRST_QUERY = """SELECT end_call_reason, count(*) AS calls, round(avg(duration_s)) AS seconds
-FROM calls
-WHERE counted_at >= now()::TIMESTAMP - INTERVAL 7 DAY
-GROUP BY ALL
-ORDER BY calls DESC"""
+EXAMPLES = Path(__file__).parent.parent / "examples"
 SHOWN_MOST = 10_000
+LINK_MOST = 6_000
+"""Characters of a query that fit into an address everywhere."""
+SAVED_MOST = 100_000
+RECENT_MOST = 20
+FORMS = ((Form.CSV, "CSV", "text/csv"), (Form.PARQUET, "Parquet", "application/vnd.apache.parquet"))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A query that was run, and what came of it."""
+
+    query: str
+    at: datetime
+    took_ms: float
+    table: pa.Table | None
+    truncated: bool
+    error: str
 
 
 def render() -> None:
     """Draw the page."""
-    heading("SQL", "read only; the tables are described beside the editor")
-    left, right = st.columns([3, 1.4])
+    live.stand_still()
+    live.heading("SQL", "read only")
+    left, right = st.columns([3, 1.3], gap="medium")
     with left:
-        query = _editor()
-        if query:
-            _answer(query)
+        _editor()
+        answered = _answered()
+        if answered is not None:
+            _show(answered)
     with right:
         _schema()
 
 
-def _editor() -> str:
-    asked = st.query_params.get("sql", "")
-    with st.form("editor", border=False):
-        text = st.text_area("Query", asked or FIRST_QUERY, height=220, key="editor-text")
-        run = st.form_submit_button("Run", type="primary", icon=":material/play_arrow:", shortcut="ctrl+enter")
-    if run and text.strip():
-        st.query_params["sql"] = text.strip()
-        return str(text.strip())
+def _editor() -> None:
+    texts = {**dict(_saved(data.queries_folder())), **dict(_saved(EXAMPLES))}
+    first = next(iter(texts.values()), "")
+    asked = address.read("sql") or st.session_state.get("too-long", "")
+    # Back, a link or another query opened: the editor follows the address.
+    if asked != st.session_state.get("edited") or "editor" not in st.session_state:
+        st.session_state["edited"] = asked
+        st.session_state["editor"] = asked or first
+    _open_another(texts)
+    with st.form("query", border=False):
+        st.text_area("Query", key="editor", height=220, label_visibility="collapsed")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.form_submit_button("Run", type="primary", icon=":material/play_arrow:", on_click=_run)
+            st.caption("or Ctrl+Enter (\N{PLACE OF INTEREST SIGN}+Enter)")
+
+
+def _run() -> None:
+    text = str(st.session_state["editor"]).strip()
+    fits = len(text) <= LINK_MOST
+    st.session_state["too-long"] = "" if fits else text
+    st.session_state["edited"] = text
+    # A query that is run again is asked again, whatever is known of it.
+    st.session_state["asked"] = None
+    address.write(sql=text if fits else "")
+
+
+def _open_another(texts: Mapping[str, str]) -> None:
+    recent = {f"recent: {words.label(query, 70)}": query for query in st.session_state.get("recent", [])}
+    offered = {**recent, **texts}
+
+    def opened() -> None:
+        chosen = st.session_state["open-query"]
+        st.session_state["open-query"] = None
+        if chosen in offered:
+            st.session_state["too-long"] = ""
+            address.write(sql=offered[chosen])
+
+    st.selectbox(
+        "Open a query", list(offered), index=None, key="open-query", on_change=opened, label_visibility="collapsed",
+        placeholder="Open a query: recent ones, those in the data folder's queries/*.sql, examples",
+    )  # fmt: skip
+
+
+def _saved(folder: Path) -> Iterator[tuple[str, str]]:
+    """The queries of a folder by what their first line says, if it is a comment, or by the name of the file."""
+    for path in sorted(folder.glob("*.sql")) if folder.is_dir() else ():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        first = text.lstrip().splitlines()[0] if text.strip() else ""
+        title = first.removeprefix("--").strip() if first.startswith("--") else path.stem
+        if text.strip() and len(text) <= SAVED_MOST:
+            yield words.label(title), text.strip()
+
+
+def _answered() -> Asked | None:
+    """The answer to the query of the address: the one on the page, or asked for now."""
+    query = address.read("sql").strip() or st.session_state.get("too-long", "")
+    if not query:
+        return None
+    asked: Asked | None = st.session_state.get("asked")
+    if asked is not None and asked.query == query and not _may_work_now(asked):
+        return asked
+    asked = _ask(query)
+    st.session_state["asked"] = asked
+    recent = [query, *(one for one in st.session_state.get("recent", []) if one != query)]
+    st.session_state["recent"] = recent[:RECENT_MOST]
     return asked
 
 
-def _answer(query: str) -> None:
-    started = time.perf_counter()
+def _may_work_now(asked: Asked) -> bool:
+    """Whether the worker was away when that was asked, and is back."""
+    return asked.took_ms < 0 and data.pulse().reachable
+
+
+def _ask(query: str) -> Asked:
+    began, at = time.perf_counter(), datetime.now(UTC)
     try:
-        table = data.table(query)
-    except QueryError as error:
-        st.error(error.message, icon=":material/error:")
+        with st.spinner("Running", show_time=True):
+            answer = data.fresh(query)
+    except CalltallyError as error:
+        took_ms = -1.0 if error.code in ("unreachable", "busy") else (time.perf_counter() - began) * 1000
+        return Asked(query, at, took_ms, None, False, error.message)
+    return Asked(query, at, (time.perf_counter() - began) * 1000, answer.table, answer.truncated, "")
+
+
+def _show(asked: Asked) -> None:
+    if asked.table is None:
+        st.error(literal(asked.error), icon=":material/error:")
         return
-    took_ms = (time.perf_counter() - started) * 1000
-    cut = table.num_rows > SHOWN_MOST
-    st.dataframe(table.slice(0, SHOWN_MOST).to_pandas(), hide_index=True)
-    note = f"{words.count(table.num_rows)} rows, {table.num_columns} columns, {took_ms:.0f} ms"
-    st.caption(note + (f"; the first {words.count(SHOWN_MOST)} are shown, the files hold all" if cut else ""))
-    _downloads(table)
+    if asked.truncated:
+        st.warning(
+            f"The answer was cut off after {words.count(asked.table.num_rows)} rows. Narrow the query, or aggregate "
+            "in it.",
+            icon=":material/content_cut:",
+        )
+    if asked.table.num_rows:
+        st.dataframe(asked.table.slice(0, SHOWN_MOST), hide_index=True, key="answer")
+    else:
+        st.info("The query is right, and no row matches it.", icon=":material/search_off:")
+    told = [
+        words.counted(asked.table.num_rows, "row", "rows"),
+        words.counted(asked.table.num_columns, "column", "columns"),
+        f"{asked.took_ms:,.0f} ms",
+        f"asked {words.local(asked.at, zone())}",
+        "times in UTC",
+    ]
+    if asked.table.num_rows > SHOWN_MOST:
+        told.append(f"the first {words.count(SHOWN_MOST)} are shown, the files hold all")
+    if not address.read("sql"):
+        told.append("too long for an address, so not in the link")
+    st.caption(literal(" · ".join(told)))
+    _downloads(asked.table)
 
 
 def _downloads(table: pa.Table) -> None:
-    columns = st.columns([1, 1, 3])
-    kinds = ((Form.CSV, "CSV", "text/csv"), (Form.PARQUET, "Parquet", "application/vnd.apache.parquet"))
-    for column, (form, label, mime) in zip(columns, kinds, strict=False):
-        with column:
+    with st.container(horizontal=True):
+        for form, label, mime in FORMS:
             st.download_button(
-                label, lambda form=form: to_bytes(table, form), f"calltally.{form.value}", mime,
-                icon=":material/download:", on_click="ignore", key=f"download-{form.value}", width="stretch",
+                label, partial(to_bytes, table, form), f"calltally.{form.value}", mime,
+                icon=":material/download:", on_click="ignore", key=f"download-{form.value}",
             )  # fmt: skip
 
 
 def _schema() -> None:
     st.markdown("**Tables**")
-    columns = data.ask('SELECT "table" AS name, "column" AS field, type, comment FROM schema_columns')
-    for name, part in columns.groupby("name", sort=True):
-        with st.expander(str(name)):
-            st.dataframe(part[["field", "type", "comment"]], hide_index=True, height="content")
+    try:
+        rows = data.ask('SELECT "table" AS name, "column" AS field, type, comment FROM schema_columns')
+    except CalltallyError:
+        st.caption("Shown as soon as the worker answers.")
+        return
+    tables = {
+        str(name): list(zip(of["field"], of["type"], of["comment"].fillna(""), strict=True))
+        for name, of in rows.groupby("name", sort=True)
+    }
+    part.schema("schema", tables)

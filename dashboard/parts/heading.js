@@ -1,11 +1,3 @@
-function ago(since) {
-  const seconds = Math.max(0, Math.floor((Date.now() - since) / 1000));
-  if (seconds < 60) return seconds + " s ago";
-  if (seconds < 3600) return Math.floor(seconds / 60) + " min ago";
-  if (seconds < 86400) return Math.floor(seconds / 3600) + " h ago";
-  return Math.floor(seconds / 86400) + " d ago";
-}
-
 export default function ({ data, parentElement }) {
   const box = root(parentElement, "header", "heading");
   if (!box.firstChild) {

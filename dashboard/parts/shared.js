@@ -24,7 +24,7 @@ function attribute(target, key, value) {
 
 // The part's one root element, made at the first drawing.
 function root(parent, tag, className) {
-  return parent.querySelector(":scope > ." + className) || element(tag, className, parent);
+  return [...parent.children].find((child) => child.classList.contains(className)) || element(tag, className, parent);
 }
 
 // As many children as there are items, each brought up to date; extra ones go.
@@ -36,4 +36,12 @@ function fill(parent, items, make, update) {
 // A link that the page itself follows; with a modifier key the browser does, in another tab.
 function followed(event) {
   return event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
+}
+
+function ago(since) {
+  const seconds = Math.max(0, Math.floor((Date.now() - since) / 1000));
+  if (seconds < 60) return seconds + " s ago";
+  if (seconds < 3600) return Math.floor(seconds / 60) + " min ago";
+  if (seconds < 86400) return Math.floor(seconds / 3600) + " h ago";
+  return Math.floor(seconds / 86400) + " d ago";
 }

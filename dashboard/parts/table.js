@@ -6,7 +6,9 @@ function cell() {
 }
 
 function update(made, content, column) {
-  say(made.children[0], content.text || "");
+  if (content.at) made.dataset.at = content.at;
+  else delete made.dataset.at;
+  say(made.children[0], content.at ? ago(content.at) : content.text || "");
   name(made.children[0], content.tone ? "text tone " + content.tone : "text");
   say(made.children[1], content.below || "");
   made.children[1].hidden = !content.below;
@@ -74,4 +76,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   });
   there.forEach((row) => row.remove());
   box.mark = data.mark;
+  box.timer ||= setInterval(() => {
+    if (!box.isConnected) box.timer = clearInterval(box.timer);
+    body.querySelectorAll("td[data-at]").forEach((made) => say(made.children[0], ago(Number(made.dataset.at))));
+  }, 5000);
 }

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -29,7 +30,7 @@ SOURCES = '[sources.inboundflow]\nsecrets = ["a-test-secret"]\n'
 class Running:
     """A running `calltally up` (or what starts one), its ports and its log."""
 
-    def __init__(self, command: list[str], folder: Path, data: Path, ports: tuple[int, int, int]) -> None:
+    def __init__(self, command: list[str], folder: Path, data: Path, ports: list[int]) -> None:
         self.ingest_port, self.sql_port, self.dashboard_port = ports
         self.data = data
         self.lines: list[str] = []
@@ -122,7 +123,7 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(up: Running) -> N
     for name, port in (("worker", up.sql_port), ("ingest", up.ingest_port)):
         up.child(name).kill()
         up.until(lambda: f"{name} was killed" in "\n".join(up.lines), f"{name} is gone")  # noqa: B023
-        up.until(lambda port=port: up.ready(port), f"{name} is back")
+        up.until(partial(up.ready, port), f"{name} is back")
         send(up, 5)
 
     up.until(lambda: up.calls() == 15, "fifteen calls in the store")

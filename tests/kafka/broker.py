@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -52,7 +51,15 @@ class Node:
 
     def start(self) -> None:
         """Start it on its data; returns at once."""
-        command = [*_dies_with_us(), "java", *self._heap, "-cp", f"{libraries()}/*", "kafka.Kafka", str(self.properties)]
+        command = [
+            *_dies_with_us(),
+            "java",
+            *self._heap,
+            "-cp",
+            f"{libraries()}/*",
+            "kafka.Kafka",
+            str(self.properties),
+        ]
         with (self.folder / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
@@ -269,4 +276,4 @@ def _main() -> None:
 
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    sys.exit(_main())
+    _main()

@@ -1,0 +1,288 @@
+"""One connection's worth of the relay: from the position that is saved onwards, until a failure or a stop."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+from kafka import KafkaProducer, errors
+
+from calls.errors import BrokerError, BrokerUnavailable, CalltallyError, JournalUnavailable, PayloadMalformed
+from calls.journal import JournalReader
+from calls.journal_cursor import JournalCursor
+from calls.journal_row import Record
+from calls.model import CallEvent, Delivery, Notice
+from calls.provider import discover
+from calls.records import Outgoing, Topic, of_damaged, of_delivery, of_notice
+from ingest import broker, topics
+from ingest.relay_state import RelayState, now
+from ingest.topics import Topics
+
+if TYPE_CHECKING:
+    from kafka.producer.future import FutureRecordMetadata
+
+    from calls.settings import Settings
+
+BATCH_ROWS: Final = 1_000
+BATCH_BYTES: Final = 4 << 20
+WINDOW_RECORDS: Final = 8_000
+"""How many records may wait for their acknowledgement: enough to keep the broker busy while the next are made."""
+WINDOW_BYTES: Final = 16 << 20
+PRODUCER_BATCH_BYTES: Final = 512 << 10
+LINGER_MS: Final = 20
+"""How long a batch of a backlog is gathered; what is published at rest does not wait for it, it is flushed."""
+DELIVERY_TIMEOUT_S: Final = 120.0
+"""After so long without an acknowledgement a producer is given up for a new one, which begins at the position."""
+SAVE_S: Final = 0.5
+"""How often the position is saved: a crash repeats what was published since."""
+TICK_S: Final = 0.5
+"""How soon a stop is noticed."""
+SILENT_S: Final = 5.0
+"""An acknowledgement that takes longer is a fault worth telling."""
+LOOK_S: Final = 60.0
+"""How often the topic is looked at for being still the same."""
+STOP_S: Final = 3.0
+
+log = structlog.get_logger("relay")
+
+
+class _Sent(NamedTuple):
+    position: int
+    size: int
+    future: FutureRecordMetadata
+
+
+class Publication:
+    """Publishes a journal with one producer; of one thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        reader: JournalReader,
+        found: Topics,
+        state: RelayState,
+        stopping: threading.Event,
+        on_tick: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._reader = reader
+        self._topics = found
+        self._state = state
+        self._stopping = stopping
+        self._on_tick = on_tick
+        self._window: deque[_Sent] = deque()
+        self._window_bytes = 0
+        self._read = self._saved = 0
+        self._save_failed = False
+        self._saved_at = self._progress_at = self._looked_at = time.monotonic()
+
+    def follow(self) -> None:
+        """Publish until asked to stop, then wait for what is under way. Raises BrokerError, JournalError."""
+        cursor = JournalCursor(self._settings.journal_path, topics.cursor_name(self._topics))
+        try:
+            with broker.producer(self._settings, **self._producer_options()) as producer:
+                self._begin(cursor)
+                while not self._stopping.is_set():
+                    self._advance(producer, cursor)
+                self._flush(producer, give_up_at=time.monotonic() + STOP_S)
+                self._save(cursor)
+        finally:
+            cursor.close()
+
+    def _producer_options(self) -> dict[str, object]:
+        record_max, compression = self._topics.record_bytes_max, self._settings.kafka_compression
+        batch_max = min(PRODUCER_BATCH_BYTES, record_max)
+        return {
+            "acks": "all",
+            "enable_idempotence": True,
+            "batch_size": batch_max,
+            "linger_ms": LINGER_MS,
+            "max_request_size": max(8 * batch_max, 2 * record_max),
+            "compression_type": None if compression == "none" else compression,
+            "delivery_timeout_ms": int(DELIVERY_TIMEOUT_S * 1000),
+            "max_block_ms": int(SILENT_S * 1000),
+            "allow_auto_create_topics": False,
+        }
+
+    def _begin(self, cursor: JournalCursor) -> None:
+        position, first = cursor.position(), self._reader.first_position()
+        if position < first - 1:
+            log.error(
+                "part of the journal cannot be published: it has left for the archive",
+                from_position=position + 1, to_position=first - 1,
+            )  # fmt: skip
+            position = first - 1
+        self._read = self._saved = position
+        self._state.journal_id = self._reader.journal_id
+        self._state.position, self._state.journal_position = position, self._reader.last_position()
+        log.info("publishing", position=position, lag=self._state.lag, topic=self._topics.id)
+
+    def _advance(self, producer: KafkaProducer, cursor: JournalCursor) -> None:
+        """Publish what there is, or wait a little where there is nothing."""
+        records = self._reader.read(self._read, rows=BATCH_ROWS, bytes_max=BATCH_BYTES)
+        size = self._send(producer, records)
+        if len(records) == BATCH_ROWS or size >= BATCH_BYTES:
+            self._state.journal_position = self._reader.last_position()
+            self._make_room()
+        else:
+            self._flush(producer)
+            if self._window:
+                return
+            self._go_on()
+            if not self._reader.wait(self._read, TICK_S):
+                self._state.journal_position = self._read
+        if time.monotonic() - self._saved_at > SAVE_S:
+            self._save(cursor)
+        if time.monotonic() - self._looked_at > LOOK_S:
+            self._require_same_topic()
+        self._on_tick()
+
+    def _send(self, producer: KafkaProducer, records: Sequence[Record]) -> int:
+        if not self._window:
+            self._progress_at = time.monotonic()
+        moment, total = now(), 0
+        partitions = {topic: len(producer.partitions_for(topic)) for topic in (Topic.DELIVERIES, Topic.NOTICES)}
+        for record in records:
+            for out in _outgoing(record, self._reader.journal_id, self._topics.record_bytes_max, moment):
+                # A broker refuses times that lie an hour ahead of its clock, which ours may have been meanwhile.
+                future = producer.send(
+                    out.topic,
+                    out.value,
+                    out.key,
+                    out.headers,
+                    partition_of(out.key, partitions[out.topic]),
+                    min(out.at, moment) // 1000,
+                )
+                size = len(out.value)
+                self._window.append(_Sent(record.position, size, future))
+                total += size
+        if records:
+            self._read = records[-1].position
+        self._window_bytes += total
+        return total
+
+    def _make_room(self) -> None:
+        self._take_acknowledgements()
+        while not self._stopping.is_set() and (len(self._window) > WINDOW_RECORDS or self._window_bytes > WINDOW_BYTES):
+            oldest = self._window[0].future
+            # Too early to say, or a failure, which is raised when it is taken.
+            with contextlib.suppress(errors.KafkaError):
+                oldest.get(TICK_S)
+            if not self._take_acknowledgements():
+                self._wait_on()
+
+    def _flush(self, producer: KafkaProducer, *, give_up_at: float | None = None) -> None:
+        """Until everything is acknowledged; or until a stop, or `give_up_at` where one is under way."""
+        while self._window:
+            with contextlib.suppress(errors.KafkaTimeoutError):
+                producer.flush(TICK_S)
+            if self._take_acknowledgements():
+                continue
+            if give_up_at is None and self._stopping.is_set():
+                return
+            if give_up_at is not None and time.monotonic() > give_up_at:
+                return
+            self._wait_on()
+
+    def _take_acknowledgements(self) -> bool:
+        """Whether there were any. Raises BrokerError where Kafka refused a record."""
+        window, taken, position = self._window, 0, self._state.position
+        while window and window[0].future.is_done:
+            done = window.popleft()
+            if done.future.failed():
+                raise broker.explain(done.future.exception, self._settings)
+            self._window_bytes -= done.size
+            taken += 1
+            if not window or window[0].position != done.position:
+                position = done.position
+        if taken:
+            self._progress_at = time.monotonic()
+            self._state.acknowledged(taken, position)
+            self._go_on()
+        return taken > 0
+
+    def _wait_on(self) -> None:
+        """Nothing was acknowledged for a while: say so once it is too long."""
+        if time.monotonic() - self._progress_at > SILENT_S:
+            error = self._why_silent()
+            if self._state.failed(error):
+                log.warning("the relay waits", code=error.code, reason=error.message, lag=self._state.lag)
+        self._on_tick()
+
+    def _why_silent(self) -> CalltallyError:
+        away = broker.unreachable(self._settings)
+        if away is not None:
+            return BrokerUnavailable(away)
+        try:
+            self._require_same_topic()
+            with broker.admin(self._settings) as client:
+                short = topics.short_of_replicas(client)
+        except BrokerError as error:
+            if error.code == topics.CHANGED:
+                raise
+            return error
+        if short:
+            return BrokerUnavailable(f"Kafka takes nothing now: {'; '.join(short[:3])}. Are all its brokers up?")
+        return BrokerUnavailable(f"Kafka answers, but has acknowledged nothing for over {SILENT_S:.0f} s; waiting.")
+
+    def _require_same_topic(self) -> None:
+        self._looked_at = time.monotonic()
+        with broker.admin(self._settings) as client:
+            topics.require_same(client, self._topics.id)
+
+    def _go_on(self) -> None:
+        if self._state.fault is not None:
+            log.info("the relay goes on", position=self._state.position, lag=self._state.lag)
+            self._state.fault = None
+
+    def _save(self, cursor: JournalCursor) -> None:
+        self._saved_at = time.monotonic()
+        if self._state.position == self._saved:
+            return
+        try:
+            cursor.save(self._state.position)
+        except JournalUnavailable as error:
+            # Nothing is lost by it: a crash would repeat more. So publishing goes on.
+            if not self._save_failed:
+                log.warning("the relay's position cannot be saved", reason=error.message)
+            self._save_failed = True
+        else:
+            self._saved = self._state.position
+            self._save_failed = False
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """CRC-32 of the key, as librdkafka's default has it: equal keys, one partition.
+
+    The Java client's hash takes kafka-python, which has it in pure Python, a sixth of the relay's time.
+    """
+    return zlib.crc32(key) % partitions
+
+
+def _outgoing(record: Record, journal_id: str, bytes_max: int, at: int) -> Iterator[Outgoing]:
+    if isinstance(record, Delivery):
+        yield from of_delivery(record, _events(record), bytes_max=bytes_max)
+    elif isinstance(record, Notice):
+        yield of_notice(record)
+    else:
+        log.error("a row of the journal is damaged", position=record.position, reason=record.reason)
+        yield of_damaged(record, journal_id, at=at)
+
+
+def _events(delivery: Delivery) -> list[CallEvent]:
+    """What a delivery means, for its key; empty where that cannot be said: the worker says why."""
+    provider = discover().get(delivery.provider)
+    if provider is None:
+        return []
+    try:
+        return provider.normalise(delivery)
+    except PayloadMalformed:
+        return []
+    except Exception:  # a bug in a normaliser: the worker makes a dead letter of it and reports it
+        return []
