@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from analytics.cutting import BUCKETS, bucket_of
 from calls.errors import SettingsError
 from calls.model import Micros
 from calls.provider import discover
@@ -21,18 +22,6 @@ from calls.provider import discover
 GRAIN_US = 15 * 60 * 1_000_000
 
 Parameter: TypeAlias = "str | float | None"
-
-BUCKETS: Mapping[str, str | None] = MappingProxyType(
-    {
-        "15 minutes": "15 minutes",
-        "hour": "1 hour",
-        "day": "1 day",
-        "week": "7 days",
-        "month": "1 month",
-        "all": None,
-    }
-)
-"""Bucket names and the intervals they stand for; weeks start on Monday."""
 
 FILTERS = ("provider", "org", "agent_id", "campaign", "direction", "trust", "source")
 """The columns that can be filtered by."""
@@ -129,15 +118,10 @@ def selected(
     if slice_by is not None and slice_by not in relation.columns:
         known = sorted(asked.columns | (asked.by_call.columns if asked.by_call else frozenset()))
         raise SettingsError(f"'{slice_by}' cannot slice this number; {', '.join(known)} can.")
-    step = BUCKETS[bucket]
-    bucket_sql = (
-        f"time_bucket(INTERVAL '{step}', timezone('UTC', {relation.time}), $zone)"
-        if step
-        else "CAST(NULL AS TIMESTAMPTZ)"
-    )
+    bucket_sql = bucket_of(relation.time, bucket, filters.start, filters.end, filters.zone)
     slice_sql = f'CAST("{slice_by}" AS VARCHAR)' if slice_by else "CAST(NULL AS VARCHAR)"
     conditions, parameters = filters.conditions(relation)
-    if step:
+    if "$zone" in bucket_sql:
         parameters["zone"] = filters.zone
     if without:
         conditions.append(f"provider NOT IN ({', '.join(_quoted(provider) for provider in sorted(without))})")

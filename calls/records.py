@@ -43,7 +43,7 @@ GIVE_UP_RECORDS = 1_000_000
 class Outgoing(NamedTuple):
     """A record to publish."""
 
-    topic: Topic
+    topic: str
     key: bytes
     value: bytes
     headers: Headers
@@ -100,13 +100,13 @@ def of_delivery(delivery: Delivery, events: Sequence[CallEvent], *, bytes_max: i
     body = delivery.body
     room = bytes_max - FRAME_BYTES - len(key) - sum([len(name) + len(value) + 8 for name, value in headers])
     if len(body) <= room:
-        return [Outgoing(Topic.DELIVERIES, key, body, headers, delivery.received_at)]
+        return [Outgoing(_DELIVERIES, key, body, headers, delivery.received_at)]
     if room < FRAME_BYTES:
         raise ValueError(f"The headers of journal position {delivery.position} leave no room in {bytes_max} bytes.")
     count = -(-len(body) // room)
     return [
         Outgoing(
-            Topic.DELIVERIES,
+            _DELIVERIES,
             key,
             body[number * room : (number + 1) * room],
             [*headers, ("chunk", b"%d/%d" % (number + 1, count))],
@@ -126,14 +126,14 @@ def of_notice(notice: Notice) -> Outgoing:
         ("journal_id", notice.journal_id.encode()),
         ("position", b"%d" % notice.position),
     ]
-    return Outgoing(Topic.NOTICES, notice.source.encode(), _encode(notice), headers, notice.received_at)
+    return Outgoing(_NOTICES, notice.source.encode(), _encode(notice), headers, notice.received_at)
 
 
 def of_damaged(damaged: Damaged, journal_id: str, *, at: Micros) -> Outgoing:
     """The record that stands for a row of the journal that cannot be read; its key is the journal."""
     headers = [("kind", b"damaged"), ("journal_id", journal_id.encode()), ("position", b"%d" % damaged.position)]
     value = _encode(Damaged(damaged.position, damaged.reason, journal_id))
-    return Outgoing(Topic.NOTICES, journal_id.encode(), value, headers, at)
+    return Outgoing(_NOTICES, journal_id.encode(), value, headers, at)
 
 
 def read_delivery(headers: Given, value: bytes | None) -> Delivery | Chunk:
@@ -238,6 +238,8 @@ class _Unfinished:
         self.pieces: list[bytes] = []
 
 
+# The bare names: an enum member's hash is computed in Python, and a client looks a topic up several times a record.
+_DELIVERIES, _NOTICES = Topic.DELIVERIES.value, Topic.NOTICES.value
 _encode = msgspec.json.Encoder().encode
 _decode_http = msgspec.json.Decoder(dict[str, str]).decode
 _TRUSTS = {trust.encode(): trust for trust in Trust}

@@ -46,4 +46,5 @@ def _show(error: CalltallyError) -> None:
     st.button("Try again", type="primary")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -32,7 +32,7 @@ def run(settings: Settings) -> None:
         "server.port": settings.dashboard_port,
         "browser.serverPort": settings.dashboard_port,
     }
-    app = streamlit.App(HERE / "app.py", middleware=[Middleware(RightBase)], on_script_error=_page_failed)
+    app = streamlit.App(HERE / "entry" / "start.py", middleware=[Middleware(RightBase)], on_script_error=_page_failed)
     app.run(config=options)
 
 

@@ -49,6 +49,8 @@ LOOK_S: Final = 60.0
 """How often the topic is looked at for being still the same."""
 STOP_S: Final = 3.0
 
+_TOPICS: Final = (Topic.DELIVERIES.value, Topic.NOTICES.value)
+
 log = structlog.get_logger("relay")
 
 
@@ -147,7 +149,7 @@ class Publication:
         if not self._window:
             self._progress_at = time.monotonic()
         moment, total = now(), 0
-        partitions = {topic: len(producer.partitions_for(topic)) for topic in (Topic.DELIVERIES, Topic.NOTICES)}
+        partitions = {topic: len(producer.partitions_for(topic)) for topic in _TOPICS}
         for record in records:
             for out in _outgoing(record, self._reader.journal_id, self._topics.record_bytes_max, moment):
                 # A broker refuses times that lie an hour ahead of its clock, which ours may have been meanwhile.

@@ -1,0 +1,5 @@
+"""The script that Streamlit runs. It stands apart from `pages/`, which Streamlit would take for its own kind of pages."""
+
+from dashboard.app import main
+
+main()
