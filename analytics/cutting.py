@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
@@ -62,10 +63,7 @@ def _odd_minutes(first: datetime, days: int, zone: ZoneInfo, minutes: int) -> se
 
 def _by_edges(column: str, edges: list[str]) -> str:
     """The last edge that is not after the row's time; there is always one."""
-    cases = [
-        f"WHEN {column} < TIMESTAMP '{later}' THEN TIMESTAMP '{edge}'"
-        for edge, later in zip(edges, edges[1:], strict=False)
-    ]
+    cases = [f"WHEN {column} < TIMESTAMP '{later}' THEN TIMESTAMP '{edge}'" for edge, later in pairwise(edges)]
     return f"timezone('UTC', CASE {' '.join(cases)} ELSE TIMESTAMP '{edges[-1]}' END)"
 
 
@@ -74,7 +72,7 @@ def _edges(first: datetime, last: datetime, bucket: str, zone: ZoneInfo) -> list
     if bucket == "week":
         day -= timedelta(days=day.weekday())
     step = timedelta(days=7 if bucket == "week" else 1)
-    edges = []
+    edges: list[str] = []
     while (edge := _midnight(day, zone)) < last or len(edges) < 2:
         edges.append(edge.strftime("%Y-%m-%d %H:%M:%S"))
         day += step

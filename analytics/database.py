@@ -75,7 +75,9 @@ def opening_error(path: Path, error: duckdb.Error) -> StoreError:
 
 def is_rot(error: duckdb.Error) -> bool:
     """Whether an error says that the file itself is damaged."""
-    return isinstance(error, duckdb.IOException | duckdb.SerializationException) and bool(_ROT.search(str(error)))
+    # A block whose checksum is wrong, read long after the opening, comes without a class of its own.
+    kinds = (duckdb.IOException, duckdb.SerializationException)
+    return (isinstance(error, kinds) or type(error) is duckdb.Error) and bool(_ROT.search(str(error)))
 
 
 def first_line(error: duckdb.Error) -> str:

@@ -21,8 +21,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
+from analytics.cutting import BUCKETS
 from analytics.selection import (
-    BUCKETS,
     EVERY_CALL,
     FILTERS,
     GRAIN_US,

@@ -41,7 +41,7 @@ FROM (
         bool_or(item.collected) AS collected,
         bool_or(
             item."value" IS NOT NULL AND item."value" NOT IN ('null', '[]', '{}')
-            AND trim(coalesce(item.value_text, item."value")) <> '') AS filled
+            AND trim(coalesce(item.value_text, item."value"), ' ') <> '') AS filled
     FROM (
         SELECT
             rowid AS one_call, time_bucket(INTERVAL 15 MINUTES, counted_at, TIMESTAMP '1970-01-01') AS bucket_start,

@@ -242,7 +242,7 @@ RELATIONS: Mapping[str, Relation] = MappingProxyType(
                 '(SELECT calls.* EXCLUDE (agent_id), call_variables.agent_id, "name", counted_at AS bucket_start, '
                 "1 AS calls, CAST(collected AS INTEGER) AS collected, "
                 "CASE WHEN \"value\" IS NOT NULL AND CAST(\"value\" AS VARCHAR) NOT IN ('null', '[]', '{}') "
-                "AND trim(coalesce(value_text, CAST(\"value\" AS VARCHAR))) <> '' THEN 1 ELSE 0 END AS filled "
+                "AND trim(coalesce(value_text, CAST(\"value\" AS VARCHAR)), ' ') <> '' THEN 1 ELSE 0 END AS filled "
                 f"FROM call_variables {_LISTED})",
             ),
         ),

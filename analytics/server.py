@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
+import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -154,7 +157,7 @@ def serve(app: ASGIApp, host: str, port: int, *, explicit_token: bool) -> uvicor
             f"The SQL endpoint is to listen on {host}, which other machines can reach, and has no token of its own. "
             'Set one, as in CALLTALLY_SQL_TOKEN="$(openssl rand -hex 32)", or leave CALLTALLY_SQL_HOST at 127.0.0.1.'
         )
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             host=host,
@@ -169,6 +172,27 @@ def serve(app: ASGIApp, host: str, port: int, *, explicit_token: bool) -> uvicor
             timeout_graceful_shutdown=3,
         )
     )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its habit of dying by the signal that stopped it: there is a store to close."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self.should_exit = True
 
 
 def is_loopback(host: str) -> bool:

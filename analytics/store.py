@@ -211,9 +211,12 @@ class Store:
                 self._writer = database.cursor_of(self._root)
                 self._prepare()
                 self._load()
-            except duckdb.Error as error:
+            except BaseException as error:
+                # Whatever it was: a file that stays open can be neither opened again nor set aside.
                 self._root.close()
-                raise database.opening_error(self.path, error) from error
+                if isinstance(error, duckdb.Error):
+                    raise database.opening_error(self.path, error) from error
+                raise
 
     def _prepare(self) -> None:
         for table in columns.BATCHED:

@@ -203,7 +203,7 @@ class Journal:
         try:
             connection = self._connection or self._reopen()
             self._refuse_if_replaced()
-            last = self._write(connection, batch)
+            self._last = self._write(connection, batch)
             self._refuse_if_replaced()
         except Exception as error:  # whatever it was, the batch is not durable, and its senders must be told so
             failure = self._as_unavailable(error)
@@ -214,7 +214,6 @@ class Journal:
         else:
             if self._failure is not None:
                 logger.warning("journal_recovered: the journal in %s takes writes again", self._path.parent)
-            self._last = last
         self._failure = failure
         self._in_disk_since = None
         return failure

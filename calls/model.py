@@ -360,4 +360,3 @@ def delivery_id(source: str, body: bytes) -> str:
     digest.update(b"\0")
     digest.update(body)
     return digest.hexdigest()
-

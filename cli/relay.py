@@ -25,6 +25,7 @@ def relay(
     from cli.logs import write_log
     from cli.supervised import end_with_supervisor
     from ingest.relay import Relay
+    from streams.collector import rare_collections
 
     settings = all_settings.load_without_secrets()
     write_log(readable=supervised)
@@ -35,4 +36,5 @@ def relay(
         signal.signal(number, lambda *_: publishing.stop())
     if supervised:
         end_with_supervisor()
-    publishing.run()
+    with rare_collections():
+        publishing.run()

@@ -17,7 +17,8 @@ from typing import TextIO
 
 PAUSE_MIN_S = 0.2
 PAUSE_MAX_S = 5.0
-SETTLED_S = 5.0
+SETTLED_S = 15.0
+"""Longer than a child may wait for a lock before it gives up."""
 STOP_S = 10.0
 LINE_BYTES_MAX = 1024 * 1024
 COLOURS = ("36", "35", "33", "32", "34", "31")
@@ -54,9 +55,13 @@ class Supervisor:
             loop.add_signal_handler(number, self._stopping.set)
         keepers: list[asyncio.Task[None]] = []
         for index, child in enumerate(self._children):
+            if self._stopping.is_set():
+                break
             started = asyncio.Event()
             keepers.append(asyncio.create_task(self._keep_alive(child, COLOURS[index % len(COLOURS)], started)))
-            await started.wait()
+            waiting = asyncio.create_task(started.wait())
+            await asyncio.wait([keepers[-1], waiting], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
             if child.ready_at is not None:
                 await self._ready(child)
         await self._stopping.wait()
@@ -75,10 +80,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             born = loop.time()
-            process = await self._start(child)
-            started.set()
-            await self._relay_output(child, colour, process)
-            code = await process.wait()
+            code = await self._one_life(child, colour, started)
             if self._stopping.is_set():
                 return
             settled = loop.time() - born >= SETTLED_S
@@ -92,6 +94,18 @@ class Supervisor:
             ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             self.say(f"{child.name} {ended}; starting it again in {pause_s:.1f} s")
             await self._pause(pause_s)
+
+    async def _one_life(self, child: Child, colour: str, started: asyncio.Event) -> int:
+        try:
+            process = await self._start(child)
+        except OSError as error:
+            self.say(f"{child.name} cannot be started: {error.strerror}")
+            return 1
+        started.set()
+        if self._stopping.is_set():
+            await self._stop(child.name)
+        await self._relay_output(child, colour, process)
+        return await process.wait()
 
     async def _start(self, child: Child) -> asyncio.subprocess.Process:
         # The child holds the reading end of our pipe as its stdin: when we die, however we die, it sees the end

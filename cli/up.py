@@ -61,7 +61,7 @@ def _children(
         its_own = environment if name in ("ingest", "traffic") else without_secrets(environment)
         return Child(name, [sys.executable, "-m", "cli.main", *words], its_own, stop_order, ready_at)
 
-    # Ingest stops first: what it acknowledged is in the journal, and the worker applies the rest of it.
+    # Ingest stops first: what it acknowledged is in the journal, and the worker has a moment to apply it.
     ingest_at = (settings.ingest_host, settings.ingest_port)
     sql_at = (settings.sql_host, settings.sql_port)
     children = [

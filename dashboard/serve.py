@@ -78,9 +78,10 @@ class RightBase:
         # The page is small and only read once: uncompressed it can be changed.
         plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
         wants_page = any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
-        await self._app(
-            {**scope, "headers": plain} if wants_page else scope, receive, with_base if wants_page else send
-        )
+        if wants_page:
+            await self._app({**scope, "headers": plain}, receive, with_base)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _page_failed(error: Exception) -> bool:
@@ -89,8 +90,8 @@ def _page_failed(error: Exception) -> bool:
 
     log.error("a page failed", exc_info=error)
     streamlit.error(
-        "This page failed; the log of the dashboard says why. Numbers are not affected: other pages and `calltally sql` "
-        "read the same store.",
+        "This page failed; the log of the dashboard says why. Numbers are not affected: other pages and "
+        "`calltally sql` read the same store.",
         icon=":material/error:",
     )
     return True

@@ -36,7 +36,14 @@ _Client = TypeVar("_Client")
 @contextmanager
 def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     """A client that makes and describes topics. Raises BrokerError, SettingsError."""
+    # Looked at first, because the client would try for seconds and could not say why.
+    away = unreachable(settings)
+    if away is not None:
+        raise BrokerUnavailable(away)
     with explained(settings):
+        refused = _refused_login(settings)
+        if refused is not None:
+            raise refused
         client = _opened(KafkaAdminClient, settings)
         try:
             yield client
@@ -68,12 +75,16 @@ def explained(settings: Settings) -> Iterator[None]:
 
 def explain(error: BaseException, settings: Settings) -> BrokerError:
     """What an error of the client library means, in a sentence."""
+    if isinstance(error, errors.KafkaError) and error.retriable:
+        away = unreachable(settings)
+        if away is not None:
+            return BrokerUnavailable(away)
+        error = _refused_login(settings) or error
     said = ": ".join(part for part in (type(error).__name__, _detail(error)) if part)
     if isinstance(error, _REFUSALS):
         return BrokerRefused(f"Kafka refuses us ({said}). Check kafka_username, kafka_password and the user's rights.")
     if isinstance(error, errors.KafkaError) and error.retriable:
-        why = unreachable(settings)
-        return BrokerUnavailable(why or f"Kafka does not answer as it should ({said}); trying again.")
+        return BrokerUnavailable(f"Kafka does not answer as it should ({said}); trying again.")
     return BrokerError(f"Kafka refused a request ({said}).")
 
 
@@ -155,6 +166,27 @@ def _abandon(client: KafkaProducer) -> None:
         client._sender.force_close()
         client._sender.join(REQUEST_S)
         client.close(timeout=0)
+
+
+def _refused_login(settings: Settings) -> errors.KafkaError | None:
+    """A client whose login is refused tries on and ends with a timeout: the refusal shows on a bare connection."""
+    if not settings.kafka_security_protocol.startswith("SASL_"):
+        return None
+    client = KafkaNetClient(**options(settings))
+
+    async def login() -> None:
+        for server in client.cluster.bootstrap_brokers():
+            await client._manager.get_connection(server.node_id, timeout_ms=int(BOOTSTRAP_S * 1000))
+
+    try:
+        client._net.run(login)
+    except _REFUSALS as refusal:
+        return refusal
+    except errors.KafkaError:
+        return None
+    finally:
+        client.close()
+    return None
 
 
 def _servers(settings: Settings) -> list[tuple[str, int]]:

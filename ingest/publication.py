@@ -43,10 +43,12 @@ SAVE_S: Final = 0.5
 """How often the position is saved: a crash repeats what was published since."""
 TICK_S: Final = 0.5
 """How soon a stop is noticed."""
-SILENT_S: Final = 5.0
+SILENT_S: Final = 3.0
 """An acknowledgement that takes longer is a fault worth telling."""
 LOOK_S: Final = 60.0
 """How often the topic is looked at for being still the same."""
+CLOCKS_MS: Final = 60_000
+"""By how much the broker's clock may be ahead of ours where it refuses old times."""
 STOP_S: Final = 3.0
 
 _TOPICS: Final = (Topic.DELIVERIES.value, Topic.NOTICES.value)
@@ -142,24 +144,26 @@ class Publication:
         if time.monotonic() - self._saved_at > SAVE_S:
             self._save(cursor)
         if time.monotonic() - self._looked_at > LOOK_S:
-            self._require_same_topic()
+            self._look_for_the_topic()
         self._on_tick()
 
     def _send(self, producer: KafkaProducer, records: Sequence[Record]) -> int:
         if not self._window:
             self._progress_at = time.monotonic()
         moment, total = now(), 0
+        # A broker refuses times an hour ahead of its clock, which ours may have been meanwhile, and some that are old.
+        newest_ms = moment // 1000
+        oldest_ms = max(0, newest_ms - self._topics.oldest_ms + CLOCKS_MS)
         partitions = {topic: len(producer.partitions_for(topic)) for topic in _TOPICS}
         for record in records:
             for out in _outgoing(record, self._reader.journal_id, self._topics.record_bytes_max, moment):
-                # A broker refuses times that lie an hour ahead of its clock, which ours may have been meanwhile.
                 future = producer.send(
                     out.topic,
                     out.value,
                     out.key,
                     out.headers,
                     partition_of(out.key, partitions[out.topic]),
-                    min(out.at, moment) // 1000,
+                    max(oldest_ms, min(out.at // 1000, newest_ms)),
                 )
                 size = len(out.value)
                 self._window.append(_Sent(record.position, size, future))
@@ -218,9 +222,6 @@ class Publication:
         self._on_tick()
 
     def _why_silent(self) -> CalltallyError:
-        away = broker.unreachable(self._settings)
-        if away is not None:
-            return BrokerUnavailable(away)
         try:
             self._require_same_topic()
             with broker.admin(self._settings) as client:
@@ -232,6 +233,14 @@ class Publication:
         if short:
             return BrokerUnavailable(f"Kafka takes nothing now: {'; '.join(short[:3])}. Are all its brokers up?")
         return BrokerUnavailable(f"Kafka answers, but has acknowledged nothing for over {SILENT_S:.0f} s; waiting.")
+
+    def _look_for_the_topic(self) -> None:
+        try:
+            self._require_same_topic()
+        except BrokerError as error:
+            if error.code == topics.CHANGED:
+                raise
+            # Kafka is away: that shows when there is something to publish.
 
     def _require_same_topic(self) -> None:
         self._looked_at = time.monotonic()

@@ -19,7 +19,7 @@ RECORD_BYTES_MIN = 65_536
 READY_S = 10.0
 CHANGED = "topic_changed"
 FOR_EVER = -1
-NO_LIMIT_MS = 2**62
+NO_LIMIT_MS = 2**63 - 1
 DAY_MS = 86_400_000
 
 
@@ -38,6 +38,8 @@ class Topics(NamedTuple):
     id: str
     """Of `calltally.deliveries`: a topic that was deleted and made again has another."""
     record_bytes_max: int
+    oldest_ms: int
+    """A record whose time lies longer ago is refused."""
     findings: list[Finding]
     made: list[str]
     """Those that were missing."""
@@ -72,7 +74,8 @@ def prepare(client: KafkaAdminClient, settings: Settings) -> Topics:
         raise TopicUnsuitable(" ".join(stopping))
     deliveries = topics[Topic.DELIVERIES]
     allowed = int(deliveries.settings.get("max.message.bytes", settings.kafka_record_max_bytes))
-    return Topics(deliveries.id, min(allowed, settings.kafka_record_max_bytes), findings, [*missing])
+    oldest = [int(topic.settings.get("message.timestamp.before.max.ms", NO_LIMIT_MS)) for topic in topics.values()]
+    return Topics(deliveries.id, min(allowed, settings.kafka_record_max_bytes), min(oldest), findings, [*missing])
 
 
 def look(client: KafkaAdminClient, settings: Settings) -> list[Finding]:
@@ -253,13 +256,6 @@ def _keeping_findings(topic: Topic, given: Mapping[str, str], settings: Settings
         yield Finding(
             topic,
             f"{topic} deletes records beyond {kept_bytes} bytes a partition; set its retention.bytes to -1.",
-            False,
-        )
-    if int(given.get("message.timestamp.before.max.ms", NO_LIMIT_MS)) < NO_LIMIT_MS:
-        yield Finding(
-            topic,
-            f"{topic} refuses records older than {_days(int(given['message.timestamp.before.max.ms']))}, so a longer "
-            "backlog would stop the relay: remove its message.timestamp.before.max.ms.",
             False,
         )
 

@@ -166,8 +166,7 @@ class Applier:
         pieces = [list(records)]
         while pieces:
             piece = pieces.pop()
-            # The positions go with the last piece: after a crash in between, the earlier ones come again as repeats.
-            at = () if pieces else positions
+            at = _up_to(piece, positions) if pieces else positions
             try:
                 self._commit(piece, at)
                 stored += len(piece)
@@ -210,6 +209,11 @@ class Applier:
             tally.dead_letters = tally.dead_letters + Counter(letter.reason for letter in batch.dead_letters)
         for letter in batch.dead_letters:
             _report(letter)
+
+
+def _up_to(piece: Sequence[Record], positions: Sequence[Position]) -> list[Position]:
+    """Where a batch stands after a piece of it; a journal's are in its order, elsewhere all waits for the last."""
+    return [position._replace(position=piece[-1].position) for position in positions if position.stream == "journal"]
 
 
 def _is_in_the_records(error: Exception) -> bool:

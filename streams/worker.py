@@ -152,11 +152,10 @@ class Worker:
                 applier.apply(records, [Position(JOURNAL, reader.journal_id, last)])
                 position = last
                 self.state.committed(len(records), position)
-            self._well()
-            if len(records) < BATCH_ROWS:
-                self._wait(reader, position, store)
-            else:
                 self.state.journal_position = reader.last_position()
+            self._well()
+            if position >= self.state.journal_position:
+                self._wait(reader, position, store)
 
     def _wait(self, reader: JournalReader, position: int, store: Store) -> None:
         if not reader.wait(position, QUIET_S):

@@ -1,4 +1,4 @@
-"""The script that Streamlit runs. It stands apart from `pages/`, which Streamlit would take for its own kind of pages."""
+"""The script that Streamlit runs; apart from `pages/`, which Streamlit would take for its own kind of pages."""
 
 from dashboard.app import main
 
