@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from analytics.cutting import BUCKETS, bucket_of
 
-# Not America/Havana: there midnight comes twice in autumn. Ours begin the day at the first one, DuckDB at the second.
+# Not America/Havana, where midnight comes twice in autumn and DuckDB begins the day at the second one, and not
+# Australia/Lord_Howe, whose summer time is half an hour: DuckDB cuts its hours as they were in January 2000.
 ZONES = (
-    "UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe", "America/Sao_Paulo",
-    "America/St_Johns",
+    "UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "America/Sao_Paulo", "America/St_Johns",
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     zone=st.sampled_from(ZONES),
     bucket=st.sampled_from([bucket for bucket in BUCKETS if bucket != "all"]),
