@@ -112,7 +112,7 @@ def shown(page: Page, number: int) -> Callable[[], bool]:
     return lambda: figure.count() == 1 and re.sub(r"\D", "", figure.inner_text()) == str(number)
 
 
-def until(page: Page, condition: Callable[[], bool], what: str, seconds: float = 30) -> float:
+def until(page: Page, condition: Callable[[], bool], what: str, seconds: float = 60) -> float:
     began = time.monotonic()
     while time.monotonic() - began < seconds:
         if condition():
@@ -137,7 +137,7 @@ def test_a_new_call_shows_without_a_reload(page: Page, up: Running) -> None:
     send(up, "inboundflow", "--event", "call.completed")
     up.until(lambda: attempts(up) == before + 1, "the call is stored")
 
-    until(page, shown(page, before + 1), "the new number of attempts", 5)
+    until(page, shown(page, before + 1), "the new number of attempts", 20)
 
 
 def test_the_address_keeps_the_filters(page: Page, up: Running) -> None:
