@@ -27,10 +27,13 @@ def main() -> None:
     }
     st.session_state["places"] = places
     page = st.navigation(list(places.values()))
+    if data.settings().dashboard_password_hash is not None:
+        # A form, since to sign out is no mere link that a page of others could follow.
+        st.sidebar.html('<form method="post" action="sign-out"><button class="sign-out">Sign out</button></form>')
     if data.settings().demo:
         st.info("Demo data: made-up calls. Your own calls never mix with these.", icon=":material/science:")
-    with live.following():
-        filters.bring_along(page.url_path)
+    filters.bring_along(page.url_path)
+    with live.following(page.url_path):
         try:
             page.run()
         except CalltallyError as error:

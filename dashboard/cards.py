@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pandas as pd
 from analytics.metric import Filters, Parameter, interval, selected, titles
 from dashboard import charts, words
 from dashboard.reader import Reader
-from dashboard.tiles import NONE, Total, total
+from dashboard.tiles import NONE, Total
 
 CRITERIA_MOST = 12
 VARIABLES_MOST = 12
@@ -72,7 +73,7 @@ def analysis(reader: Reader, filters: Filters) -> Card:
     order = {criterion: rank for rank, criterion in enumerate(shown.index)}
     frame = frame.sort_values("criterion", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
     met = frame[frame["result"] == "true"].set_index("criterion")["calls"]
-    frame["text"] = list(map(_part, frame["criterion"].map(met).fillna(0), frame["n"]))
+    frame["text"] = list(map(_with_n, frame["criterion"].map(met).fillna(0), frame["n"]))
     named = dict(zip(order, _distinct(list(order)), strict=True))
     frame["criterion"] = frame["criterion"].map(named)
     return Card(
@@ -89,9 +90,9 @@ def variables(reader: Reader, filters: Filters) -> Card:
     labels = _distinct(top["slice"])
     frame = pd.DataFrame(
         {
-            "label": [f"{name} ({words.count(n)})" for name, n in zip(labels, top["denominator"], strict=True)],
+            "label": labels,
             "value": top["value"].to_list(),
-            "text": list(map(_part, top["numerator"], top["denominator"])),
+            "text": list(map(_with_n, top["numerator"], top["denominator"])),
             "hint": [f"asked in {words.counted(n, 'call', 'calls')}" for n in top["denominator"]],
         }
     )
@@ -188,12 +189,25 @@ def _part(part: float, whole: float) -> str:
     return words.share(part / whole, whole)
 
 
+def _with_n(part: float, whole: float) -> str:
+    """A share with its base in brackets, or the counts where they are few."""
+    return f"{_part(part, whole)} ({words.count(whole)})" if whole >= words.SMALL_N else _part(part, whole)
+
+
 _AGENT_METRICS = ("attempts", "connected", "goal_met", "booked", "transferred", "talk_time_mean")
 
 
 def _by_agent(reader: Reader, name: str, filters: Filters) -> dict[str | None, Total]:
     rows = reader.measure(name, filters, slice_by="agent_id")
-    return {_id(agent): total(rows.iloc[[place]]) for place, agent in enumerate(rows["slice"])}
+    columns = (rows[name] for name in ("slice", "value", "numerator", "denominator", "n"))
+    return {
+        _id(agent): Total(_known(value), _known(numerator), _known(denominator), float(n))
+        for agent, value, numerator, denominator, n in zip(*columns, strict=True)
+    }
+
+
+def _known(number: object) -> float | None:
+    return float(number) if isinstance(number, float) and not math.isnan(number) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Charts as pure functions: a table in, an Altair chart out. Knows no page, no query and no clock.
+"""Charts as pure functions: a table in, a picture made with Altair out. Knows no page, no query and no clock.
 
 Text marks take the theme's text colour, a category keeps its colour on every page, and meaning never rests on colour
 alone: legends stand in the order of the stack and bars carry their numbers.
@@ -6,10 +6,13 @@ alone: legends stand in the order of the stack and bars carry their numbers.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
+from functools import lru_cache
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -70,21 +73,42 @@ RESULTS: Sequence[tuple[str, str, str]] = (
 _STEPS = {"15 minutes": "15min", "hour": "h", "day": "D", "week": "7D", "month": "MS"}
 _FORMS = {"15 minutes": "%H:%M", "hour": "%a %H:%M", "day": "%a %d", "week": "%d %b", "month": "%b %Y"}
 _KEY = "%Y-%m-%dT%H:%M"
+_ROWS = "rows"
+_LOOKS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A chart: its look, which is one for all rows of the same shape, and the rows that it shows.
+
+    Looks are made once and kept: on a live page only the rows change, and the browser redraws what has changed of them.
+    """
+
+    look: str
+    """A Vega-Lite specification as JSON, without data."""
+    rows: pd.DataFrame
+
+    def spec(self) -> dict[str, Any]:
+        """The specification without its data."""
+        spec: dict[str, Any] = json.loads(self.look)
+        return spec
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification with its rows in place."""
+        records = json.loads(self.rows.to_json(orient="records", double_precision=15))
+        return {**self.spec(), "data": {"name": _ROWS}, "datasets": {_ROWS: records}}
 
 
 def outcomes_over_time(
     rows: pd.DataFrame, theme: Theme, *, zone: str, bucket: str, open_from: datetime | None = None
-) -> alt.LayerChart:
+) -> Picture:
     """Calls a bucket by connection, stacked; `rows`: bucket (in the zone), slice (connection), value.
 
     Buckets without calls stay as gaps. The bucket that begins at `open_from` is not over yet and is drawn lighter.
     """
-    colours = connection_colours(theme)
     frame = rows.groupby(["bucket", "slice"], as_index=False, sort=True)["value"].sum()
     order = [key for key in CONNECTIONS if key in set(frame["slice"])]
     order += sorted(set(frame["slice"]) - set(order))
-    buckets = _all_buckets(frame["bucket"], bucket)
-    form = "%d %b" if bucket == "day" and len(buckets) > 14 else _FORMS[bucket]
     frame = frame.assign(
         connection=[CONNECTIONS.get(value, value) for value in frame["slice"]],
         rank=[order.index(value) for value in frame["slice"]],
@@ -92,8 +116,16 @@ def outcomes_over_time(
         key=frame["bucket"].dt.strftime(_KEY),
         begins=frame["bucket"].dt.strftime("%a %d %b %Y %H:%M"),
     )
+    look = _stacked(theme, tuple(_all_buckets(frame["bucket"], bucket)), bucket, tuple(order), zone)
+    return Picture(look, frame.drop(columns=["bucket", "slice"]))
+
+
+@lru_cache(maxsize=_LOOKS)
+def _stacked(theme: Theme, buckets: tuple[str, ...], bucket: str, order: tuple[str, ...], zone: str) -> str:
+    colours = connection_colours(theme)
+    form = "%d %b" if bucket == "day" and len(buckets) > 14 else _FORMS[bucket]
     chart = (
-        alt.Chart(frame.drop(columns=["bucket", "slice"]))
+        alt.Chart()
         .mark_bar(cornerRadius=1)
         .encode(
             # A band for each bucket, not a scale of time: bars fill the width of any page, and no viewer's zone
@@ -101,7 +133,7 @@ def outcomes_over_time(
             x=alt.X(
                 "key:O",
                 title=None,
-                scale=alt.Scale(domain=buckets, paddingInner=0.18, paddingOuter=0.1),
+                scale=alt.Scale(domain=list(buckets), paddingInner=0.18, paddingOuter=0.1),
                 axis=alt.Axis(
                     labelExpr=f"utcFormat(toDate(datum.value + 'Z'), '{form}')", labelAngle=0, labelOverlap=True,
                     labelSeparation=6, labelFlush=False, ticks=False, grid=False,
@@ -129,30 +161,32 @@ def outcomes_over_time(
     return _styled(chart, theme)
 
 
-def bars(rows: pd.DataFrame, theme: Theme, *, unit: str, colour: str | None = None) -> alt.LayerChart:
+def bars(rows: pd.DataFrame, theme: Theme, *, unit: str, colour: str | None = None) -> Picture:
     """Horizontal bars in the order given; `rows`: label, value (0..1 or a count), text (at the bar), hint (tooltip)."""
-    longest = float(rows["value"].max()) if len(rows) else 1.0
+    longest = _rounded_up(float(rows["value"].max()) if len(rows) else 1.0)
     # The number at the end of the longest bar must not be cut off: it takes about as much as its letters.
     room = 1.12 + 0.035 * max((len(text) for text in rows["text"]), default=0)
-    base = alt.Chart(rows).encode(
-        y=_labels(list(rows["label"])),
-        x=alt.X("value:Q", title=None, axis=None, scale=alt.Scale(domain=[0, (longest or 1.0) * room])),
+    return Picture(_lying(theme, tuple(rows["label"]), longest * room, unit, colour or theme.accent), rows)
+
+
+@lru_cache(maxsize=_LOOKS)
+def _lying(theme: Theme, labels: tuple[str, ...], width: float, unit: str, colour: str) -> str:
+    base = alt.Chart().encode(
+        y=_labels(labels),
+        x=alt.X("value:Q", title=None, axis=None, scale=alt.Scale(domain=[0, width])),
         tooltip=[
             alt.Tooltip("label:N", title=" "),
             alt.Tooltip("text:N", title=unit),
             alt.Tooltip("hint:N", title="means"),
         ],
     )
-    return _styled(
-        (
-            base.mark_bar(color=colour or theme.accent, cornerRadiusEnd=2, height={"band": 0.62})
-            + base.mark_text(align="left", dx=5, color=theme.text, fontSize=12).encode(text="text:N")
-        ).properties(height=max(60, 30 * len(rows))),
-        theme,
-    )
+    chart = base.mark_bar(color=colour, cornerRadiusEnd=2, height={"band": 0.62}) + base.mark_text(
+        align="left", dx=5, color=theme.text, fontSize=12
+    ).encode(text="text:N")
+    return _styled(chart.properties(height=max(60, 30 * len(labels))), theme)
 
 
-def result_bars(rows: pd.DataFrame, theme: Theme) -> alt.LayerChart:
+def result_bars(rows: pd.DataFrame, theme: Theme) -> Picture:
     """Criteria as shares of met, partly and not met; `rows`: criterion, result, calls, n, text (how many met).
 
     Results are `true`, `partial` and `false`; the text stands beside the bar.
@@ -160,15 +194,21 @@ def result_bars(rows: pd.DataFrame, theme: Theme) -> alt.LayerChart:
     order = {value: rank for rank, (value, _, _) in enumerate(RESULTS)}
     names = {value: name for value, name, _ in RESULTS}
     frame = rows.assign(
-        label=[f"{row.criterion} ({row.n})" for row in rows.itertuples()],
+        label=rows["criterion"],
         outcome=[names[value] for value in rows["result"]],
         rank=[order[value] for value in rows["result"]],
         share=rows["calls"] / rows["n"],
+        first=~rows["criterion"].duplicated(),
+        end=1.0,
     )
-    labels = list(dict.fromkeys(frame["label"]))
-    width = alt.Scale(domain=[0, 1.24])
+    return Picture(_parts(theme, tuple(dict.fromkeys(frame["label"]))), frame)
+
+
+@lru_cache(maxsize=_LOOKS)
+def _parts(theme: Theme, labels: tuple[str, ...]) -> str:
+    width = alt.Scale(domain=[0, 1.4])
     coloured = (
-        alt.Chart(frame)
+        alt.Chart()
         .mark_bar(height={"band": 0.62})
         .encode(
             y=_labels(labels),
@@ -189,14 +229,15 @@ def result_bars(rows: pd.DataFrame, theme: Theme) -> alt.LayerChart:
         )
     )
     text = (
-        alt.Chart(frame.drop_duplicates("label").assign(end=1.0))
+        alt.Chart()
         .mark_text(align="left", dx=6, color=theme.text, fontSize=12)
         .encode(y=_labels(labels), x=alt.X("end:Q", scale=width), text="text:N")
+        .transform_filter("datum.first")
     )
     return _styled((coloured + text).properties(height=max(90, 30 * len(labels))), theme)
 
 
-def heat_map(rows: pd.DataFrame, theme: Theme, *, unit: str) -> alt.LayerChart:
+def heat_map(rows: pd.DataFrame, theme: Theme, *, unit: str) -> Picture:
     """Hours of the day by days of the week; `rows`: weekday (0 is Monday), hour, value. What is not named is 0."""
     filled = rows.set_index(["weekday", "hour"])["value"].to_dict()
     frame = pd.DataFrame(
@@ -206,8 +247,13 @@ def heat_map(rows: pd.DataFrame, theme: Theme, *, unit: str) -> alt.LayerChart:
             for hour in range(24)
         ]
     )
+    return Picture(_week(theme, max(1.0, _rounded_up(float(frame["value"].max()))), unit), frame)
+
+
+@lru_cache(maxsize=_LOOKS)
+def _week(theme: Theme, most: float, unit: str) -> str:
     chart = (
-        alt.Chart(frame)
+        alt.Chart()
         .mark_rect(cornerRadius=2)
         .encode(
             x=alt.X(
@@ -223,10 +269,7 @@ def heat_map(rows: pd.DataFrame, theme: Theme, *, unit: str) -> alt.LayerChart:
             ),
             color=alt.Color(
                 "value:Q",
-                scale=alt.Scale(
-                    domain=[0, max(1.0, float(frame["value"].max()))], range=[theme.grid, theme.accent],
-                    interpolate="rgb",
-                ),
+                scale=alt.Scale(domain=[0, most], range=[theme.grid, theme.accent], interpolate="rgb"),
                 legend=alt.Legend(
                     orient="top", title=None, format=",d", tickMinStep=1, tickCount=2, gradientLength=120,
                     gradientThickness=8,
@@ -237,19 +280,6 @@ def heat_map(rows: pd.DataFrame, theme: Theme, *, unit: str) -> alt.LayerChart:
         .properties(height=200)
     )  # fmt: skip
     return _styled(chart, theme)
-
-
-def sparkline(rows: pd.DataFrame, theme: Theme, *, colour: str | None = None, share: bool = False) -> alt.LayerChart:
-    """A small line without axes; `rows`: bucket, value. Shares keep 0 to 1 out of it: only their shape is shown."""
-    line = colour or theme.accent
-    base = alt.Chart(rows).encode(
-        x=alt.X("bucket:T", axis=None),
-        y=alt.Y("value:Q", axis=None, scale=alt.Scale(zero=not share)),
-    )
-    return _styled(
-        (base.mark_area(opacity=0.12, color=line) + base.mark_line(color=line, strokeWidth=1.6)).properties(height=44),
-        theme,
-    )
 
 
 def topped(rows: pd.DataFrame, *, label: str, value: str, most: int = SERIES_MAX) -> pd.DataFrame:
@@ -287,7 +317,15 @@ def _all_buckets(buckets: pd.Series[pd.Timestamp], bucket: str) -> list[str]:
     return sorted(set(steps.strftime(_KEY)) | set(buckets.dt.strftime(_KEY)))
 
 
-def _styled(chart: alt.Chart | alt.LayerChart, theme: Theme) -> alt.LayerChart:
+def _rounded_up(value: float) -> float:
+    """A little more, with two digits: a scale that does not change with every call."""
+    if value <= 0:
+        return 1.0
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value / step - 1e-9) * step
+
+
+def _styled(chart: alt.Chart | alt.LayerChart, theme: Theme) -> str:
     config = alt.Config(
         background="transparent",
         padding=4,
@@ -299,5 +337,10 @@ def _styled(chart: alt.Chart | alt.LayerChart, theme: Theme) -> alt.LayerChart:
         ),
         legend=alt.LegendConfig(labelColor=theme.text, labelFontSize=12, offset=6, padding=0),
     )  # fmt: skip
-    layers = chart if isinstance(chart, alt.LayerChart) else cast(alt.LayerChart, alt.layer(chart))
-    return layers.properties(config=config)
+    layers = chart if isinstance(chart, alt.LayerChart) else alt.layer(chart)
+    spec = layers.properties(config=config).to_dict()
+    # Every layer shows the same rows, and those come later.
+    for part in (spec, *spec["layer"]):
+        part.pop("data", None)
+        part.pop("datasets", None)
+    return json.dumps(spec)

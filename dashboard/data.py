@@ -10,8 +10,8 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,8 @@ KEPT_BYTES = 64 << 20
 KEPT_MOST = 2_000
 ASK_AGAIN_S = 0.3
 """However many people look at pages, the worker is asked for its state this often at most."""
+AHEAD = 2
+"""Queries that a worker runs at a time."""
 CHOICES_S = 10.0
 """A new agent is offered in the filters after so long; finding all of them reads every call."""
 
@@ -51,6 +53,15 @@ class Pulse:
     seen_at: datetime | None
 
 
+@dataclass(slots=True)
+class Drawing:
+    """One drawing of a page: of which version and address it is, and what it asked, in order."""
+
+    version: int
+    address: str
+    asked: dict[tuple[str, str], None] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Freshness:
     """How current the numbers are."""
@@ -60,10 +71,17 @@ class Freshness:
     calls: int
 
 
-def begin() -> Pulse:
-    """Take notice of the store as it is now, for all that is drawn from here on."""
+def begin(page: str) -> Pulse:
+    """Take notice of the store as it is now, for all that is drawn from here on.
+
+    What the last drawing of the same page asked is asked for at once, several at a time, before it is needed.
+    """
     now = pulse()
-    st.session_state["version"] = now.version
+    drawing = Drawing(now.version, f"{page}?{sorted(st.query_params.to_dict().items())}")
+    last: Drawing | None = st.session_state.get("drawing")
+    st.session_state["drawing"] = drawing
+    if now.reachable and last is not None and last.address == drawing.address and last.version != drawing.version:
+        _worker().ask_ahead(drawing.version, list(last.asked))
     return now
 
 
@@ -80,10 +98,10 @@ def ask(sql: str, params: Mapping[str, Parameter] | None = None) -> pd.DataFrame
 
 def table(sql: str, params: Mapping[str, Parameter]) -> pa.Table:
     """Like `ask`, as an Arrow table."""
-    version = st.session_state.get("version", -1)
-    return _worker().kept.get(
-        (version, sql, json.dumps(params, sort_keys=True)), lambda: _worker().ask(sql, params).table
-    )
+    drawing: Drawing = st.session_state["drawing"]
+    asked = (sql, json.dumps(params, sort_keys=True))
+    drawing.asked[asked] = None
+    return _worker().get(drawing.version, *asked)
 
 
 def fresh(sql: str) -> Answer:
@@ -202,6 +220,16 @@ class Worker:
     _choices: Choices | None = None
     _choices_of: tuple[int, float] = (-1, -1e9)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _ahead: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AHEAD, thread_name_prefix="ahead"))
+
+    def get(self, version: int, sql: str, params: str) -> pa.Table:
+        """The rows of a query in that version or a newer one. Raises QueryError."""
+        return self.kept.get((version, sql, params), lambda: self.ask(sql, json.loads(params)).table)
+
+    def ask_ahead(self, version: int, asked: Sequence[tuple[str, str]]) -> None:
+        """Begin to fetch answers that will be wanted; whoever wants one waits for it, or gets its error."""
+        for sql, params in asked:
+            self._ahead.submit(self.get, version, sql, params)
 
     def ask(self, sql: str, params: Mapping[str, Parameter]) -> Answer:
         """The rows of a query. Raises QueryError."""
@@ -224,7 +252,7 @@ class Worker:
 
     def choices(self) -> Choices:
         """What the filters offer, as old as `CHOICES_S` at most where the store has changed since."""
-        version = st.session_state.get("version", -1)
+        version = st.session_state["drawing"].version
         of, at = self._choices_of
         if self._choices is None or (version != of and time.monotonic() - at >= CHOICES_S) or version < of:
             self._choices = _choices_now()

@@ -14,8 +14,9 @@ from dashboard.data import Pulse
 from dashboard.inert import literal
 
 EVERY_S = 1.0
-BREATHE = 3
-"""A page that takes long to draw is drawn less often: it rests so many times as long."""
+HEAVY_S = 0.7
+REST = 3
+"""A page that takes longer than `HEAVY_S` to draw is drawn less often: it rests so many times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +26,24 @@ class Drawn:
     pulse: Pulse
     ended_at: float
     took_s: float
+    usual_s: float
 
 
 @contextmanager
-def following() -> Iterator[None]:
+def following(page: str) -> Iterator[None]:
     """Draw a page that follows the store; while it is being drawn nothing interrupts it."""
     began = time.monotonic()
     st.session_state["drawn"] = None
     st.session_state["follows"] = True
-    pulse = data.begin()
+    pulse = data.begin(page)
     _watch()
     try:
         yield
     finally:
         ended = time.monotonic()
-        st.session_state["drawn"] = Drawn(pulse, ended, ended - began)
+        # The first drawing makes what later ones only use again.
+        usual, st.session_state["took"] = st.session_state.get("took", 0.0), ended - began
+        st.session_state["drawn"] = Drawn(pulse, ended, ended - began, min(usual, ended - began))
 
 
 def stand_still() -> None:
@@ -78,7 +82,7 @@ def _is_due(drawn: Drawn, now: Pulse) -> bool:
     if not drawn.pulse.reachable:
         return True
     changed = (now.version, now.lag) != (drawn.pulse.version, drawn.pulse.lag)
-    rested = time.monotonic() - drawn.ended_at >= BREATHE * drawn.took_s
+    rested = drawn.usual_s < HEAVY_S or time.monotonic() - drawn.ended_at >= REST * drawn.usual_s
     return bool(st.session_state.get("follows")) and changed and rested
 
 

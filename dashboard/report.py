@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import altair as alt
 import jinja2
 import pandas as pd
 import pyarrow as pa
@@ -16,6 +14,7 @@ import pyarrow as pa
 from analytics.metric import Filters, Kind, Metric, interval, titles
 from dashboard import cards, charts, words
 from dashboard.cards import Card
+from dashboard.charts import Picture
 from dashboard.reader import Reader
 from dashboard.tiles import NONE, TILES, Tile, tile, total
 from dashboard.view import View
@@ -148,7 +147,7 @@ def _chosen(filters: Filters, names: Mapping[str, str]) -> dict[str, str]:
 
 def _drawn(reader: Reader, view: View) -> list[Drawn]:
     theme, filters = charts.LIGHT, view.filters
-    drawings: list[tuple[Card, bool, Callable[[pd.DataFrame], alt.LayerChart]]] = [
+    drawings: list[tuple[Card, bool, Callable[[pd.DataFrame], Picture]]] = [
         (
             cards.outcomes(reader, filters, view.bucket), True,
             lambda rows: charts.outcomes_over_time(
@@ -174,14 +173,12 @@ def _meanings(card: Card) -> dict[str, str]:
     return {label: words.PLAIN_REASONS[label] for label in card.rows.get("label", ()) if label in words.PLAIN_REASONS}
 
 
-def _svg(chart: alt.LayerChart, wide: bool) -> str:
+def _svg(picture: Picture, wide: bool) -> str:
     import vl_convert
 
     # The whole picture takes the width, labels included; else each card would be scaled to a type size of its own.
-    fitted = chart.properties(
-        width=WIDTHS["wide" if wide else "narrow"], autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
-    )
-    svg: str = vl_convert.vegalite_to_svg(json.loads(fitted.to_json()))
+    fitted = {"width": WIDTHS["wide" if wide else "narrow"], "autosize": {"type": "fit-x", "contains": "padding"}}
+    svg: str = vl_convert.vegalite_to_svg({**picture.to_dict(), **fitted})
     return svg
 
 

@@ -102,7 +102,8 @@ def _change_of_share(metric: Metric, now: Total, before: Total) -> tuple[str | N
         return None, None
     points = (now.value - before.value) * 100
     low, high = difference((now.numerator or 0, now.denominator or 0), (before.numerator or 0, before.denominator or 0))
-    return f"{points:+.1f} pts", _good(metric, points) if low > 0 or high < 0 else None
+    # Minus nothing is nothing.
+    return f"{round(points, 1) + 0.0:+.1f} pts", _good(metric, points) if low > 0 or high < 0 else None
 
 
 def _change_of_number(metric: Metric, now: Total, before: Total) -> tuple[str | None, bool | None]:

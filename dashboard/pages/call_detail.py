@@ -229,7 +229,7 @@ def _timeline(call: Called) -> None:
 def _analysis(call: Called) -> None:
     found = call.ask("criterion, result, feedback", "call_analysis", "criterion, result")
     if not found:
-        _nothing(call, "analysis", "analysis")
+        _nothing(call, "analysis", "call_analysis")
         return
     rows = []
     for place, item in enumerate(found):
@@ -245,7 +245,7 @@ def _variables(call: Called) -> None:
         "name, coalesce(value_text, value::VARCHAR) AS value, collected, agent_id", "call_variables", "name, agent_id"
     )
     if not found:
-        _nothing(call, "collected variables", "variables")
+        _nothing(call, "collected variables", "call_variables")
         return
     collected = {True: "collected", False: "not collected"}
     rows = [
@@ -265,7 +265,7 @@ def _actions(call: Called) -> None:
         "happened_at, name",
     )  # fmt: skip
     if not found:
-        _nothing(call, "actions", "actions")
+        _nothing(call, "actions", "call_actions")
         return
     rows = [
         _row(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import altair as alt
 import pandas as pd
 import streamlit as st
 
 from analytics.metric import Kind, Metric
 from dashboard import address, cards, charts, data, part
 from dashboard.cards import Card
+from dashboard.charts import Picture
 from dashboard.empty import nothing_received, why_empty
 from dashboard.filters import NAMES, pick
 from dashboard.inert import literal
@@ -20,7 +20,7 @@ from dashboard.theme import current
 from dashboard.tiles import TILES, tile, total
 from dashboard.view import View
 
-Draw = Callable[[pd.DataFrame], alt.LayerChart]
+Draw = Callable[[pd.DataFrame], Picture]
 CUT = {"hour": "h", "day": "D", "week": "7D", "month": "MS"}
 
 
@@ -105,12 +105,12 @@ def _charts(view: View) -> None:
     left, right = st.columns([3, 2])
     with left:
         _chart(
-            cards.analysis(reader, filters), view, "analysis", "analysis",
+            cards.analysis(reader, filters), view, "analysis", "call_analysis",
             lambda rows: charts.result_bars(rows, theme),
         )  # fmt: skip
     with right:
         _chart(
-            cards.variables(reader, filters), view, "collected variables", "variables",
+            cards.variables(reader, filters), view, "collected variables", "call_variables",
             lambda rows: charts.bars(rows, theme, unit="filled", colour=theme.categories[2]),
         )  # fmt: skip
     left, right = st.columns([3, 2])
@@ -130,7 +130,10 @@ def _chart(card: Card, view: View, what: str, column: str | None, draw: Draw) ->
         if card.rows.empty:
             why_empty(view, what, key=card.title, column=column)
         else:
-            st.altair_chart(draw(card.rows), theme=None, key=card.title, alt=f"{card.title}: {card.base}")
+            picture = draw(card.rows)
+            st.vega_lite_chart(
+                picture.rows, picture.spec(), theme=None, key=card.title, alt=f"{card.title}: {card.base}"
+            )
         if card.note:
             st.caption(literal(card.note))
 

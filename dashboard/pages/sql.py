@@ -45,6 +45,7 @@ def render() -> None:
     live.heading("SQL", "read only")
     left, right = st.columns([3, 1.3], gap="medium")
     with left:
+        _remember()
         _editor()
         answered = _answered()
         if answered is not None:
@@ -56,7 +57,7 @@ def render() -> None:
 def _editor() -> None:
     texts = {**dict(_saved(data.queries_folder())), **dict(_saved(EXAMPLES))}
     first = next(iter(texts.values()), "")
-    asked = address.read("sql") or st.session_state.get("too-long", "")
+    asked = _query()
     # Back, a link or another query opened: the editor follows the address.
     if asked != st.session_state.get("edited") or "editor" not in st.session_state:
         st.session_state["edited"] = asked
@@ -67,6 +68,17 @@ def _editor() -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.form_submit_button("Run", type="primary", icon=":material/play_arrow:", on_click=_run)
             st.caption("or Ctrl+Enter (\N{PLACE OF INTEREST SIGN}+Enter)")
+
+
+def _remember() -> None:
+    if query := _query():
+        recent = [query, *(one for one in st.session_state.get("recent", []) if one != query)]
+        st.session_state["recent"] = recent[:RECENT_MOST]
+
+
+def _query() -> str:
+    """The query of the address, or the one that is too long for it."""
+    return address.read("sql").strip() or str(st.session_state.get("too-long", ""))
 
 
 def _run() -> None:
@@ -111,7 +123,7 @@ def _saved(folder: Path) -> Iterator[tuple[str, str]]:
 
 def _answered() -> Asked | None:
     """The answer to the query of the address: the one on the page, or asked for now."""
-    query = address.read("sql").strip() or st.session_state.get("too-long", "")
+    query = _query()
     if not query:
         return None
     asked: Asked | None = st.session_state.get("asked")
@@ -119,8 +131,6 @@ def _answered() -> Asked | None:
         return asked
     asked = _ask(query)
     st.session_state["asked"] = asked
-    recent = [query, *(one for one in st.session_state.get("recent", []) if one != query)]
-    st.session_state["recent"] = recent[:RECENT_MOST]
     return asked
 
 

@@ -1,0 +1,174 @@
+"""The list of calls and one call, in a real browser, over real processes."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, urlencode
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.e2e.browsing import HOSTILE, Site, Watched, wait
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+
+def rows(page: Page) -> Locator:
+    """The rows of the list."""
+    return page.get_by_role("table", name="Calls").locator("tbody tr")
+
+
+def opened(page: Page) -> list[str]:
+    """Which calls stand in the list; the times beside them go on by themselves."""
+    found: list[str] = rows(page).evaluate_all("(all) => all.map((row) => row.dataset.id)")
+    return found
+
+
+def test_a_call_is_found(tab: Watched, site: Site) -> None:
+    """By its number in any spelling, by words of what was said, by name."""
+    site.call(
+        caller_name="Olga Ünlü", caller_phone="+493055501234",
+        summary="Will im Laden Ziegenkäse holen und drei Stück bestellen.",
+    )  # fmt: skip
+    page = tab.page
+    page.goto(site.url("calls"))
+    numbers = ("+49 (0)30 5550 1234", "0049-30-55501234", "030/5550.1234", "5550 1234")
+    for typed in (*numbers, "ziegenkäse BESTELLEN", "Olga"):
+        page.get_by_role("textbox", name="Find").fill(typed)
+        page.keyboard.press("Enter")
+        wait(page, lambda typed=typed: page.url.endswith(urlencode({"find": typed})), typed)  # type: ignore[misc]
+        expect(rows(page)).to_have_count(1)
+        expect(rows(page)).to_contain_text("Olga Ünlü")
+
+
+def test_a_phone_number_is_masked_in_the_list_and_whole_in_the_call(tab: Watched, site: Site) -> None:
+    """The list may be seen over a shoulder; who opens the call wants to call back."""
+    site.call(call_id="masked", caller_name="+14155550123", caller_phone="+14155550123")
+    page = tab.page
+    page.goto(site.url("calls", find="masked"))
+    expect(rows(page)).to_have_count(1)
+    assert "5550" not in rows(page).inner_text().replace("-", "").replace(" ", "")
+
+    rows(page).get_by_role("link").click()
+
+    expect(page.get_by_text("+1 415-555-0123").first).to_be_visible()
+
+
+def test_the_address_holds_filter_sort_and_page(tab: Watched, site: Site) -> None:
+    """A reload shows the same rows; Back leads to the page before; a page that is not there is the last one."""
+    page = tab.page
+    page.goto(site.url("calls", sort="longest", connection="person"))
+    expect(rows(page)).to_have_count(15)
+    first = opened(page)
+    page.get_by_role("button", name="Page 2").or_(page.get_by_text("2", exact=True)).first.click()
+    expect(page).to_have_url(re.compile("page=2"))
+    wait(page, lambda: opened(page) not in ([], first), "the second page")
+
+    page.reload()
+    wait(page, lambda: opened(page) not in ([], first), "the second page again")
+
+    page.go_back()
+    wait(page, lambda: opened(page) == first, "the first page")
+    page.goto(site.url("calls", connection="person", page="999"))
+    expect(rows(page).first).to_be_visible()
+    expect(page).not_to_have_url(re.compile("999"))
+
+
+def test_a_row_opens_the_call_and_back_leads_to_the_list_as_it_was(tab: Watched, site: Site) -> None:
+    """By mouse and by keyboard; the address alone leads there, too."""
+    page = tab.page
+    page.goto(site.url("calls", provider="synthflow"))
+    link = rows(page).get_by_role("link").nth(2)
+    person = rows(page).nth(2).locator("td").nth(1).inner_text()
+    link.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="All calls")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"call=synthflow%2F%2F"))
+    there = page.url
+
+    page.go_back()
+    expect(rows(page).first).to_be_visible()
+    expect(page).to_have_url(re.compile("provider=synthflow"))
+    assert person in page.get_by_role("table", name="Calls").inner_text()
+
+    page.goto(there)
+    expect(page.get_by_role("button", name="All calls")).to_be_visible()
+    page.get_by_role("button", name="All calls").click()
+    expect(rows(page).first).to_be_visible()
+    expect(page).to_have_url(re.compile("provider=synthflow"))
+
+
+def test_a_call_shows_all_that_is_known_of_it(tab: Watched, site: Site) -> None:
+    """Transcript, analysis with feedback, variables, actions, timeline and the raw delivery."""
+    (call,) = site.sql(
+        "SELECT call_id, transcript, feedback FROM calls JOIN call_analysis USING (provider, org, call_id) "
+        "WHERE provider = 'synthflow' AND transcript <> '' AND feedback <> '' ORDER BY call_id LIMIT 1"
+    )
+    (variable,) = site.sql(f"SELECT name FROM call_variables WHERE call_id = '{call['call_id']}' ORDER BY name LIMIT 1")
+    (event,) = site.sql(f"SELECT event FROM call_events WHERE call_id = '{call['call_id']}' LIMIT 1")
+    page = tab.page
+    page.goto(site.url("calls", call=f"synthflow//{call['call_id']}"))
+    said = call["transcript"].splitlines()[0].partition(":")[2].strip()
+
+    expect(page.get_by_text(said).first).to_be_visible()
+    for section, told in (
+        ("Analysis", call["feedback"]),
+        ("Variables", variable["name"]),
+        ("Timeline", event["event"]),
+        ("Raw deliveries", "end_call_reason"),
+    ):
+        page.get_by_role("radio", name=section).or_(page.get_by_role("button", name=section)).first.click()
+        expect(page.get_by_text(told).last).to_be_visible()
+    page.reload()
+    expect(page.get_by_text("end_call_reason").last).to_be_visible()
+
+
+def test_times_are_in_the_viewers_zone(tab: Watched, site: Site) -> None:
+    """12:00 UTC of a winter day is 13:00 in Berlin, and the zone of the address wins."""
+    site.call(call_id="noon", at="2026-01-15T12:00:00Z")
+    page = tab.page
+    page.goto(site.url("calls", call=f"inboundflow/{_org(site, 'noon')}/noon"))
+    expect(page.get_by_text("Thu 15 Jan 13:00:00 Europe/Berlin")).to_be_visible()
+
+    page.goto(site.url("calls", call=f"inboundflow/{_org(site, 'noon')}/noon", zone="Asia/Tokyo"))
+    expect(page.get_by_text("Thu 15 Jan 21:00:00 Asia/Tokyo")).to_be_visible()
+
+
+def test_hostile_words_stay_words_everywhere(tab: Watched, site: Site) -> None:
+    """Markup, Markdown, formulas, emoji names and signs that turn the reading direction do nothing on any page."""
+    site.sample(
+        "synthflow", "post_call", call_id="hostile", transcript=f"bot: {HOSTILE}\nhuman: {HOSTILE}",
+        end_call_reason=HOSTILE, status=HOSTILE, model_id=HOSTILE,
+    )  # fmt: skip
+    site.running.until(lambda: bool(site.sql("SELECT 1 AS one FROM calls WHERE call_id = 'hostile'")), "the call")
+    page = tab.page
+    for address in (
+        site.url(),
+        site.url("calls", find="hostile"),
+        site.url("calls", call="synthflow//hostile"),
+        site.url("calls", call="synthflow//hostile", show="timeline"),
+        site.url("calls", call="synthflow//hostile", show="raw"),
+        site.url("sql", sql="SELECT * FROM calls WHERE call_id = 'hostile'"),
+        site.url("sql", sql=f"SELECT * FROM nothing WHERE '{HOSTILE}' = 1 -- {HOSTILE}"),
+        site.url("calls", find=HOSTILE, call=quote(HOSTILE)),
+    ):
+        page.goto(address)
+        page.get_by_role("heading", level=1).or_(page.get_by_text("There is no such call")).first.wait_for()
+        wait(page, lambda: not page.locator('[data-testid="stStatusWidget"]').count(), "the page is drawn")
+        assert page.evaluate("window.hacked") is None, address
+        assert page.locator('img[src="x"], a[href^="javascript"], .katex').count() == 0, address
+        assert "\N{SMILING FACE WITH OPEN MOUTH AND SMILING EYES}" not in page.inner_text("body"), address
+        if "show=raw" not in address and "/sql" not in address:
+            assert "\u202e" not in page.inner_text("body"), address
+
+
+def test_a_call_that_is_not_there_is_said_so(tab: Watched, site: Site) -> None:
+    """A cut-off or made-up address is no error."""
+    page = tab.page
+    for call in ("synthflow//nobody", "nonsense", "a/b/c/d/e", "%00/%ff/x"):
+        page.goto(site.url("calls", call=call))
+        expect(page.get_by_text("There is no such call.")).to_be_visible()
+
+
+def _org(site: Site, call_id: str) -> str:
+    return str(site.sql(f"SELECT org FROM calls WHERE call_id = '{call_id}'")[0]["org"])

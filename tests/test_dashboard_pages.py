@@ -1,0 +1,182 @@
+"""Every page is drawn, over a store with nothing in it and over one with a little of everything."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from analytics.store import CallChange, Store
+from calls.model import CallKey, Rules
+from tests.dashboards import drawn, served, told
+from tests.serving import Serving, serving, until
+from tests.storing import batch_of, call_of, event_of
+
+NOW = time.time_ns() // 1000
+HOUR = 3_600_000_000
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An open, empty store."""
+    opened = Store.open(tmp_path / "store.duckdb", rules=Rules())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def endpoint(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
+    """What a dashboard asks."""
+    with served(store, tmp_path, monkeypatch) as running:
+        yield running
+
+
+def put(store: Store, number: int, **fields: object) -> str:
+    """One call in the store, of an hour ago; all that is not named is absent."""
+    received = NOW - HOUR + number
+    event = event_of(number, f"call-{number}", received_at=received)
+    call = call_of([event], **fields)
+    key = CallKey(call["provider"], call["org"], call["call_id"])
+    store.apply(batch_of([event], [CallChange(key=key, before=None, after=call)]))
+    return call["call_id"]
+
+
+def full(store: Store) -> None:
+    """Thirty calls that have everything, and one that has nothing."""
+    for number in range(1, 31):
+        put(
+            store, number, agent_id="a1", agent_name="Nova", direction="inbound", status="completed",
+            end_call_reason="human_goodbye", result="met" if number % 3 else "not_met", duration_s=60.0 + number,
+            caller_phone="+14155550123", caller_name="Ada", transcript="bot: Hello\nhuman: Hi there", transferred=True,
+            tags=["a", "b"], cost_usd=0.25, started_at=NOW - HOUR, ended_at=NOW - HOUR + 60_000_000,
+            analysis=[{"criterion": "goal", "result": "true", "feedback": "because"}],
+            variables=[
+                {
+                    "agent_id": "a1", "name": "city", "value": '"Bonn"', "value_text": "Bonn", "value_number": None,
+                    "collected": True,
+                }
+            ],
+            actions=[
+                {
+                    "name": "look_up", "action_type": "tool", "return_value": "{}", "error_message": None,
+                    "happened_at": NOW - HOUR,
+                }
+            ],
+        )  # fmt: skip
+    put(store, 31, connection="unknown")
+
+
+PAGES = [
+    ("overview", {}),
+    ("overview", {"range": "24h", "zone": "Asia/Kathmandu", "provider": "aisync"}),
+    ("overview", {"range": "custom", "from": "2026-01-01", "to": "2025-01-01"}),
+    ("calls", {}),
+    ("calls", {"find": "call-3", "sort": "changed"}),
+    ("calls", {"call": "nobody"}),
+    *(("calls", {"call": "aisync/acme/call-1", "show": show}) for show in (
+        "transcript", "timeline", "analysis", "variables", "actions", "bookings", "raw")),
+    ("calls", {"call": "aisync/acme/call-31"}),
+    ("sql", {}),
+    ("sql", {"sql": "SELECT * FROM calls"}),
+    ("sql", {"sql": "nonsense"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "address"), PAGES)
+def test_a_page_over_an_empty_store_is_drawn(page: str, address: dict[str, str], endpoint: Serving) -> None:
+    """Nothing there is no error."""
+    test = drawn(page, address)
+
+    assert not test.exception
+    assert "This page failed" not in told(test)
+
+
+@pytest.mark.parametrize(("page", "address"), PAGES)
+def test_a_page_over_a_small_store_is_drawn(
+    page: str, address: dict[str, str], store: Store, endpoint: Serving
+) -> None:
+    """With calls that have everything and one that has nothing."""
+    full(store)
+    test = drawn(page, address)
+
+    assert not test.exception
+    assert not [error for error in test.error if "nonsense" not in str(address)]
+
+
+def test_no_choice_is_empty_or_not_a_number(store: Store, endpoint: Serving) -> None:
+    """Calls without agent, name, direction or reason offer none to choose."""
+    put(store, 1)
+    put(store, 2, agent_id="a2")
+    test = drawn("calls")
+
+    for box in test.selectbox:
+        assert not {"nan", "None", "NaN", ""} & set(box.options), box.label
+    agent = next(box for box in test.selectbox if box.label == "Agent")
+    assert agent.options == ["All", "a2"]
+
+
+def test_an_empty_store_says_how_to_begin(endpoint: Serving) -> None:
+    """Two lines to copy, and no chart."""
+    test = drawn()
+
+    assert "No call has been received yet" in told(test)
+    assert {code.value for code in test.code} == {"calltally sources add", "calltally send synthflow --count 20"}
+
+
+def test_a_wrong_address_is_mended(store: Store, endpoint: Serving) -> None:
+    """Each wrong value gives way to the first choice; the right ones stay."""
+    full(store)
+    wrong = {"range": "1y", "zone": "x", "provider": "y", "agent": "a1", "direction": "", "page": "x", "sort": "'; --"}
+    test = drawn("calls", wrong)
+
+    assert not test.exception
+    left = {name: [value] if isinstance(value, str) else value for name, value in test.query_params.items()}
+    assert {name: value for name, value in left.items() if value != [""]} == {"agent": ["a1"]}
+
+
+def test_a_new_version_is_drawn_with_new_numbers(store: Store, endpoint: Serving) -> None:
+    """What was asked of the version before is asked again, and shown."""
+    full(store)
+    test = drawn()
+    assert _attempts(test) == "31"
+
+    put(store, 99)
+    until(lambda: _attempts(test.run()) == "32")
+
+
+def test_figures_stay_while_the_worker_is_away(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is drawn from what is known, says of when that is, and goes on when the worker is back."""
+    full(store)
+    with served(store, tmp_path, monkeypatch) as first:
+        port = int(first.url.rpartition(":")[2])
+        test = drawn()
+        assert _attempts(test) == "31"
+    # `served` has cleared what is kept: a page that knows nothing says so, without a traceback.
+    test = drawn()
+    assert not test.exception
+    assert "No worker answers" in told(test)
+    with serving(store, port=port):
+        until(lambda: _attempts(test.run()) == "31")
+
+
+def test_a_worker_that_lags_is_told_of(store: Store, endpoint: Serving) -> None:
+    """The number of webhooks that are not counted yet stands in the heading; a rebuild is explained."""
+    full(store)
+    endpoint.state.journal_position = endpoint.state.position + 12
+    assert "12 behind" in told(drawn())
+
+    endpoint.state.rebuilding = True
+    until(lambda: "being rebuilt" in told(drawn()))
+
+
+def _attempts(test: AppTest) -> str:
+    for element in test.get("bidi_component"):
+        shown = json.loads(element.proto.json or "{}")
+        for tile in shown.get("tiles", ()):
+            if tile["name"] == "attempts":
+                return str(tile["figure"])
+    return ""
