@@ -8,7 +8,7 @@ version may add some. Nothing here knows a Kafka client.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
@@ -16,7 +16,8 @@ import msgspec
 
 from calls.errors import RecordMalformed
 from calls.journal_row import Damaged
-from calls.model import CallEvent, CallKey, Delivery, Micros, Notice, Trust, delivery_id
+from calls.model import CallKey, Delivery, Micros, Notice, Trust, delivery_id
+from calls.provider import Naming
 
 
 class Topic(StrEnum):
@@ -72,19 +73,18 @@ def call_key(call: CallKey) -> bytes:
     return f"{call.provider}:{org}:{call.call_id}".encode()
 
 
-def of_delivery(delivery: Delivery, events: Sequence[CallEvent], *, bytes_max: int) -> list[Outgoing]:
+def of_delivery(delivery: Delivery, naming: Naming | None, *, bytes_max: int) -> list[Outgoing]:
     """The record of a delivery, or its chunks in order; no record is larger than `bytes_max`.
 
-    `events` are what it means, empty where it could not be understood. Raises ValueError where the headers alone
+    `naming` says of what it is; None where it cannot be understood. Raises ValueError where the headers alone
     leave no room.
     """
     id_bytes = delivery.id.encode()
     key, event = id_bytes, b""
-    for said in events:
-        event = event or said.event[:EVENT_LENGTH_MAX].encode()
-        if said.call_id is not None:
-            key = call_key(CallKey(delivery.provider, said.org, said.call_id))
-            break
+    if naming is not None:
+        event = naming.event[:EVENT_LENGTH_MAX].encode()
+        if naming.call_id is not None:
+            key = call_key(CallKey(delivery.provider, naming.org, naming.call_id))
     headers = [
         ("source", delivery.source.encode()),
         ("provider", delivery.provider.encode()),

@@ -28,6 +28,7 @@ from pydantic_settings import (
     SettingsError as PydanticSettingsError,
 )
 
+from calls import secret_files
 from calls.errors import SettingsError
 from calls.model import Result, Rules
 from calls.source import (
@@ -58,6 +59,9 @@ __all__ = [
 ]
 
 Values: TypeAlias = dict[str, object]
+KAFKA_PREFIX = f"{PREFIX}KAFKA_"
+KAFKA_PORT = 9092
+"""Of a broker that is named without one."""
 
 
 def _words(value: object) -> object:
@@ -106,11 +110,19 @@ class Settings(BaseSettings):
     sql_max_rows: int = Field(default=1_000_000, ge=1, description="Rows after which a query's answer is cut off.")
     dashboard_host: str = Field(default="127.0.0.1", min_length=1, description="Address of the dashboard.")
     dashboard_port: Port = Field(default=8501, description="Port of the dashboard.")
+    dashboard_url: str = Field(
+        default_factory=lambda values: _address(values, "dashboard"),
+        pattern="^https?://[^/]",
+        description="Address under which people reach the dashboard; with https its cookie is sent over TLS only.",
+    )
     dashboard_password_hash: str | None = Field(
-        default=None, repr=False, pattern=r"^\$argon2", description="Argon2 hash of the dashboard's password."
+        default=None,
+        repr=False,
+        pattern=r"^\$argon2",
+        description="Argon2 hash of the dashboard's password; `calltally password` makes one.",
     )
     kafka_bootstrap_servers: str = Field(
-        default="127.0.0.1:9092", min_length=1, description="Kafka brokers, as host:port separated by commas."
+        default="", description="Kafka brokers, as host:port separated by commas; `up --kafka` and the relay need them."
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         default="PLAINTEXT", description="How the brokers are spoken to; `SASL_...` needs a user and a password."
@@ -177,7 +189,7 @@ class Settings(BaseSettings):
         default={}, description="The configured senders by name; see the table of a source."
     )
 
-    @field_validator("public_url", "sql_url", mode="after")
+    @field_validator("public_url", "sql_url", "dashboard_url", mode="after")
     @classmethod
     def _without_final_slash(cls, value: str) -> str:
         return value.rstrip("/")
@@ -218,6 +230,24 @@ class Settings(BaseSettings):
         )
 
     @property
+    def kafka_servers(self) -> list[tuple[str, int]]:
+        """Host and port of each broker that is named. Raises SettingsError where none is, or one cannot be read."""
+        found = []
+        for server in self.kafka_bootstrap_servers.replace(",", " ").split():
+            host, colon, port = server.rpartition(":")
+            if not colon or server.endswith("]"):
+                host, port = server, str(KAFKA_PORT)
+            if not port.isdigit() or not 0 < int(port) < 65536 or not host:
+                raise SettingsError(f"kafka_bootstrap_servers names '{server}'; write host:port, separated by commas.")
+            found.append((host.strip("[]"), int(port)))
+        if not found:
+            raise SettingsError(
+                "No Kafka broker is named. Set CALLTALLY_KAFKA_BOOTSTRAP_SERVERS, or kafka_bootstrap_servers in "
+                f"{FILE_NAME}, to host:port, separated by commas."
+            )
+        return found
+
+    @property
     def warnings(self) -> list[str]:
         """What works but should be looked at, one sentence each, without secrets."""
         return warnings_about(self.sources, self.allow_unsigned)
@@ -226,6 +256,17 @@ class Settings(BaseSettings):
     def ingest_url(self) -> str:
         """The address under which this machine itself reaches ingest."""
         return _address({"ingest_host": self.ingest_host, "ingest_port": self.ingest_port}, "ingest")
+
+    @property
+    def sql_local_url(self) -> str:
+        """The address under which this machine itself reaches the SQL endpoint of its own worker."""
+        return _address({"sql_host": self.sql_host, "sql_port": self.sql_port}, "sql")
+
+    @property
+    def dashboard_local_url(self) -> str:
+        """The address under which this machine itself reaches the dashboard."""
+        values = {"dashboard_host": self.dashboard_host, "dashboard_port": self.dashboard_port}
+        return _address(values, "dashboard")
 
     def webhook_url(self, source: str) -> str:
         """The address to paste at the provider."""
@@ -330,9 +371,19 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(SECRET_PREFIX)}
 
 
-def child_environment(chosen: Mapping[str, object], *, without_ours: bool = False) -> dict[str, str]:
-    """The environment for a process of ours, with `chosen` settings over it, or without what it says about us."""
-    inherited = {name: value for name, value in os.environ.items() if not (without_ours and name.startswith(PREFIX))}
+def child_environment(
+    chosen: Mapping[str, object], *, without_ours: bool = False, but_kafka: bool = False
+) -> dict[str, str]:
+    """The environment for a process of ours, with `chosen` settings over it.
+
+    Or without what it says about us, all of it or all but how Kafka is reached.
+    """
+    kept = KAFKA_PREFIX if but_kafka else ()
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not (without_ours and name.startswith(PREFIX)) or name.startswith(kept)
+    }
     return {**inherited, **{PREFIX + name.upper(): str(value) for name, value in chosen.items()}}
 
 
@@ -343,7 +394,7 @@ class _Given:
         self._folder = folder
         self._environ = environ
         self._file = _read_file(folder / FILE_NAME)
-        self._environment = _read_environment(environ)
+        self._environment = _read_environment(secret_files.read_in(environ, _is_secret_setting))
         self._options = {name: value for name, value in overrides.items() if value is not None}
 
     def merged(self) -> Values:
@@ -351,7 +402,9 @@ class _Given:
 
     def secrets(self) -> dict[str, tuple[str, ...]]:
         """Secrets by variable name."""
-        return {name: tuple(value.split()) for name, value in self._environ.items() if name.startswith(SECRET_PREFIX)}
+        ours = {name: value for name, value in self._environ.items() if name.startswith(SECRET_PREFIX)}
+        given = secret_files.read_in(ours, lambda _: True)
+        return {name: tuple(value.split()) for name, value in given.items()}
 
     def settings(self, values: Values) -> Settings:
         try:
@@ -394,6 +447,11 @@ def _read_file(path: Path) -> Values:
         raise SettingsError(f"{path} is not valid TOML: {error}.") from None
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _is_secret_setting(variable: str) -> bool:
+    info = Settings.model_fields.get(variable.removeprefix(PREFIX).lower())
+    return info is not None and not info.repr
 
 
 def _read_environment(environ: Mapping[str, str]) -> Values:

@@ -21,7 +21,7 @@ CLIENT_ID = "calltally-relay"
 BOOTSTRAP_S = 5.0
 PROBE_S = 2.0
 REQUEST_S = 20.0
-DEFAULT_PORT = 9092
+WHILE_CONNECTING_MS = 50.0
 
 _REFUSALS = (
     errors.SaslAuthenticationFailedError,
@@ -83,6 +83,10 @@ def explain(error: BaseException, settings: Settings) -> BrokerError:
     said = ": ".join(part for part in (type(error).__name__, _detail(error)) if part)
     if isinstance(error, _REFUSALS):
         return BrokerRefused(f"Kafka refuses us ({said}). Check kafka_username, kafka_password and the user's rights.")
+    if isinstance(error, errors.KafkaTimeoutError):
+        return BrokerUnavailable(
+            f"Kafka takes connections at {settings.kafka_bootstrap_servers}, but does not answer in time; trying again."
+        )
     if isinstance(error, errors.KafkaError) and error.retriable:
         return BrokerUnavailable(f"Kafka does not answer as it should ({said}); trying again.")
     return BrokerError(f"Kafka refused a request ({said}).")
@@ -91,7 +95,7 @@ def explain(error: BaseException, settings: Settings) -> BrokerError:
 def unreachable(settings: Settings) -> str | None:
     """Why no broker of the settings can be connected to, a sentence; None where one can."""
     found = []
-    for host, port in _servers(settings):
+    for host, port in settings.kafka_servers:
         try:
             with socket.create_connection((host, port), PROBE_S) as connection:
                 if settings.kafka_security_protocol in ("SSL", "SASL_SSL"):
@@ -113,7 +117,7 @@ def options(settings: Settings) -> dict[str, object]:
     """What every client of kafka-python is told. Raises SettingsError."""
     protocol = settings.kafka_security_protocol
     given: dict[str, object] = {
-        "bootstrap_servers": [f"{host}:{port}" for host, port in _servers(settings)],
+        "bootstrap_servers": [f"{host}:{port}" for host, port in settings.kafka_servers],
         "client_id": CLIENT_ID,
         "security_protocol": protocol,
         "bootstrap_timeout_ms": int(BOOTSTRAP_S * 1000),
@@ -141,11 +145,22 @@ def options(settings: Settings) -> dict[str, object]:
     return given
 
 
+class _PatientClient(KafkaNetClient):  # type: ignore[misc]
+    """The connections of a client, without the spinning of 3.0.12 while a broker is away.
+
+    Its sender takes the seconds until the next attempt for milliseconds, and polls without a pause while one is under
+    way: a broker that is paused cost a whole core. A poll ends at once when anything arrives.
+    """
+
+    def connection_delay(self, node_id: object) -> float:
+        return max(WHILE_CONNECTING_MS, 1000 * float(super().connection_delay(node_id)))
+
+
 def _opened(make: Callable[..., _Client], settings: Settings, **more: object) -> _Client:
     clients: list[Any] = []
 
     def keep(**given: object) -> object:
-        clients.append(KafkaNetClient(**given))
+        clients.append(_PatientClient(**given))
         return clients[-1]
 
     try:
@@ -182,23 +197,14 @@ def _refused_login(settings: Settings) -> errors.KafkaError | None:
         client._net.run(login)
     except _REFUSALS as refusal:
         return refusal
+    except errors.KafkaConnectionError:
+        # How a refusal often arrives: the broker hangs up behind its answer, and the client sees that first.
+        return errors.SaslAuthenticationFailedError("it hung up during the login")
     except errors.KafkaError:
         return None
     finally:
         client.close()
     return None
-
-
-def _servers(settings: Settings) -> list[tuple[str, int]]:
-    found = []
-    for server in settings.kafka_bootstrap_servers.replace(",", " ").split():
-        host, colon, port = server.rpartition(":")
-        if not colon or server.endswith("]"):
-            host, port = server, str(DEFAULT_PORT)
-        if not port.isdigit() or not 0 < int(port) < 65536 or not host:
-            raise SettingsError(f"kafka_bootstrap_servers names '{server}'; write host:port, separated by commas.")
-        found.append((host.strip("[]"), int(port)))
-    return found
 
 
 def _tls(settings: Settings) -> ssl.SSLContext:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
 import zlib
@@ -13,12 +14,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 from kafka import KafkaProducer, errors
 
-from calls.errors import BrokerError, BrokerUnavailable, CalltallyError, JournalUnavailable, PayloadMalformed
+from calls.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    CalltallyError,
+    JournalError,
+    JournalUnavailable,
+    PayloadMalformed,
+)
 from calls.journal import JournalReader
 from calls.journal_cursor import JournalCursor
 from calls.journal_row import Record
-from calls.model import CallEvent, Delivery, Notice
-from calls.provider import discover
+from calls.model import Delivery, Notice
+from calls.provider import Naming, discover
 from calls.records import Outgoing, Topic, of_damaged, of_delivery, of_notice
 from ingest import broker, topics
 from ingest.relay_state import RelayState, now
@@ -45,6 +53,8 @@ TICK_S: Final = 0.5
 """How soon a stop is noticed."""
 SILENT_S: Final = 3.0
 """An acknowledgement that takes longer is a fault worth telling."""
+EXPLAIN_S: Final = 5.0
+"""How often it is then asked why."""
 LOOK_S: Final = 60.0
 """How often the topic is looked at for being still the same."""
 CLOCKS_MS: Final = 60_000
@@ -85,10 +95,11 @@ class Publication:
         self._read = self._saved = 0
         self._save_failed = False
         self._saved_at = self._progress_at = self._looked_at = time.monotonic()
+        self._explained_at = 0.0
 
     def follow(self) -> None:
         """Publish until asked to stop, then wait for what is under way. Raises BrokerError, JournalError."""
-        cursor = JournalCursor(self._settings.journal_path, topics.cursor_name(self._topics))
+        cursor = JournalCursor(self._settings.journal_path, topics.cursor_name(self._topics.id))
         try:
             with broker.producer(self._settings, **self._producer_options()) as producer:
                 self._begin(cursor)
@@ -215,10 +226,16 @@ class Publication:
 
     def _wait_on(self) -> None:
         """Nothing was acknowledged for a while: say so once it is too long."""
-        if time.monotonic() - self._progress_at > SILENT_S:
+        with contextlib.suppress(JournalError):  # the lag grows meanwhile; whether the journal is well shows at a read
+            self._state.journal_position = self._reader.last_position()
+        moment = time.monotonic()
+        if moment - self._progress_at > SILENT_S and moment - self._explained_at > EXPLAIN_S:
             error = self._why_silent()
             if self._state.failed(error):
                 log.warning("the relay waits", code=error.code, reason=error.message, lag=self._state.lag)
+            # The client drops a socket with every attempt to connect, in a cycle; an hour's outage would use them up.
+            gc.collect()
+            self._explained_at = time.monotonic()
         self._on_tick()
 
     def _why_silent(self) -> CalltallyError:
@@ -278,7 +295,7 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 def _outgoing(record: Record, journal_id: str, bytes_max: int, at: int) -> Iterator[Outgoing]:
     if isinstance(record, Delivery):
-        yield from of_delivery(record, _events(record), bytes_max=bytes_max)
+        yield from of_delivery(record, _naming(record), bytes_max=bytes_max)
     elif isinstance(record, Notice):
         yield of_notice(record)
     else:
@@ -286,14 +303,17 @@ def _outgoing(record: Record, journal_id: str, bytes_max: int, at: int) -> Itera
         yield of_damaged(record, journal_id, at=at)
 
 
-def _events(delivery: Delivery) -> list[CallEvent]:
-    """What a delivery means, for its key; empty where that cannot be said: the worker says why."""
+def _naming(delivery: Delivery) -> Naming | None:
+    """Of what a delivery is, for its key; None where that cannot be said: the worker says why."""
     provider = discover().get(delivery.provider)
     if provider is None:
-        return []
+        return None
     try:
-        return provider.normalise(delivery)
+        if provider.naming is not None:
+            return provider.naming(delivery)
+        first = provider.normalise(delivery)[0]
+        return Naming(first.event, first.org, first.call_id)
     except PayloadMalformed:
-        return []
-    except Exception:  # a bug in a normaliser: the worker makes a dead letter of it and reports it
-        return []
+        return None
+    except Exception:  # a provider's bug: the worker makes a dead letter of it and reports it
+        return None

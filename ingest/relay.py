@@ -94,7 +94,7 @@ class Relay:
     def _rewind(self, found: Topics) -> None:
         if self._again_from is None:
             return
-        cursor = JournalCursor(self._settings.journal_path, topics.cursor_name(found))
+        cursor = JournalCursor(self._settings.journal_path, topics.cursor_name(found.id))
         try:
             cursor.save(self._again_from - 1)
         finally:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kafka import errors
+from kafka import TopicPartition, errors
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.protocol.consumer.offsets import OffsetSpec
 
 from calls.errors import BrokerRefused, BrokerUnavailable, TopicUnsuitable
 from calls.records import Topic
@@ -30,6 +31,8 @@ class Finding(NamedTuple):
     sentence: str
     stops: bool
     """Whether records would be lost or refused, so that nothing may be published."""
+    missing: bool = False
+    """Whether there is no such topic yet."""
 
 
 class Topics(NamedTuple):
@@ -84,7 +87,7 @@ def look(client: KafkaAdminClient, settings: Settings) -> list[Finding]:
     findings = []
     for topic, found in _described(client).items():
         if found is None:
-            findings.append(Finding(topic, f"The topic {topic} does not exist yet; the relay makes it.", False))
+            findings.append(Finding(topic, f"The topic {topic} does not exist yet; the relay makes it.", False, True))
         else:
             findings += _findings(topic, found, settings, brokers)
     return findings
@@ -100,9 +103,25 @@ def require_same(client: KafkaAdminClient, the_id: str) -> None:
         )
 
 
-def cursor_name(topics: Topics) -> str:
-    """Under which name the journal keeps how far these topics hold it."""
-    return f"relay {topics.id}"
+def cursor_name(topics_id: str) -> str:
+    """Under which name the journal keeps how far the topics of this id hold it."""
+    return f"relay {topics_id}"
+
+
+def held(client: KafkaAdminClient) -> tuple[str, int]:
+    """The id of `calltally.deliveries`, empty where there is none, and how many records it was ever given.
+
+    Raises the client library's errors.
+    """
+    (found,) = client.describe_topics([str(Topic.DELIVERIES)])
+    error = errors.for_code(found["error_code"])
+    if error is errors.UnknownTopicOrPartitionError:
+        return "", 0
+    if error is not errors.NoError:
+        raise error(found["name"])
+    partitions = [TopicPartition(found["name"], one["partition_index"]) for one in found["partitions"]]
+    ends = client.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+    return str(found["topic_id"]), sum(end.offset for end in ends.values())
 
 
 def short_of_replicas(client: KafkaAdminClient) -> list[str]:
@@ -198,7 +217,7 @@ def _findings(topic: Topic, found: _Topic, settings: Settings, brokers: int) -> 
     if not given:
         yield finding(f"The settings of {topic} cannot be checked: give the user the right DescribeConfigs on it.")
         return
-    in_sync = int(given["min.insync.replicas"])
+    in_sync = int(given.get("min.insync.replicas", "1"))
     if in_sync > found.replicas:
         yield finding(
             f"{topic} asks for {in_sync} copies before it acknowledges and keeps {found.replicas}: it would take "
@@ -207,9 +226,9 @@ def _findings(topic: Topic, found: _Topic, settings: Settings, brokers: int) -> 
         )
     if in_sync < 2 <= found.replicas - 1:
         yield finding(f"{topic} acknowledges what only one broker has; set its min.insync.replicas to 2.")
-    if given["unclean.leader.election.enable"] == "true":
+    if given.get("unclean.leader.election.enable") == "true":
         yield finding(f"{topic} may lose acknowledged records: set its unclean.leader.election.enable to false.")
-    yield from _size_findings(topic, int(given["max.message.bytes"]), settings)
+    yield from _size_findings(topic, int(given.get("max.message.bytes", settings.kafka_record_max_bytes)), settings)
     yield from _keeping_findings(topic, given, settings)
 
 
@@ -230,7 +249,7 @@ def _size_findings(topic: Topic, allowed: int, settings: Settings) -> Iterator[F
 
 
 def _keeping_findings(topic: Topic, given: Mapping[str, str], settings: Settings) -> Iterator[Finding]:
-    policy = given["cleanup.policy"].replace(" ", "").split(",")
+    policy = given.get("cleanup.policy", "delete").replace(" ", "").split(",")
     if topic is Topic.CALLS:
         if policy != ["compact"]:
             yield Finding(
@@ -243,7 +262,7 @@ def _keeping_findings(topic: Topic, given: Mapping[str, str], settings: Settings
             f"{topic} is compacted, which deletes all but the last record of a call: set its cleanup.policy to delete.",
             True,
         )
-    kept_ms, kept_bytes = int(given["retention.ms"]), int(given["retention.bytes"])
+    kept_ms, kept_bytes = (int(given.get(name, FOR_EVER)) for name in ("retention.ms", "retention.bytes"))
     if kept_ms != FOR_EVER and (settings.kafka_retention_ms == FOR_EVER or kept_ms < settings.kafka_retention_ms):
         yield Finding(
             topic,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from calls.errors import RecordMalformed
 from calls.journal_row import Damaged
-from calls.model import CallEvent, CallKey, Delivery, Notice, Trust, Verdict
+from calls.model import CallKey, Delivery, Notice, Trust, Verdict
+from calls.provider import Naming
 from calls.records import (
     GIVE_UP_RECORDS,
     Chunk,
@@ -26,7 +27,7 @@ from calls.records import (
 )
 
 LIMIT = 1 << 20
-EVENT = CallEvent(event="post_call", call_id="c-1", org="acme", happened_at=1)
+NAMING = Naming("post_call", "acme", "c-1")
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
@@ -48,7 +49,7 @@ def notice(**changes: object) -> Notice:
 
 
 def chunks(whole: Delivery, limit: int) -> list[Chunk]:
-    found = [read_delivery(record.headers, record.value) for record in of_delivery(whole, [EVENT], bytes_max=limit)]
+    found = [read_delivery(record.headers, record.value) for record in of_delivery(whole, NAMING, bytes_max=limit)]
     assert all(isinstance(one, Chunk) for one in found)
     return found  # type: ignore[return-value]
 
@@ -62,14 +63,14 @@ def chunks(whole: Delivery, limit: int) -> list[Chunk]:
 def test_what_is_read_is_what_was_journalled(body: bytes, org: str, headers: dict[str, str], trust: Trust) -> None:
     """Every field of a delivery comes back from its record, whatever it holds."""
     sent = delivery(body, org=org, headers=headers, trust=trust)
-    (record,) = of_delivery(sent, [], bytes_max=LIMIT)
+    (record,) = of_delivery(sent, None, bytes_max=LIMIT)
     assert read_delivery(record.headers, record.value) == sent
 
 
 def test_a_record_says_in_its_headers_what_any_consumer_wants_to_know() -> None:
     """The value is the raw body; the headers have the names and texts that the documentation promises."""
     sent = delivery()
-    assert of_delivery(sent, [EVENT], bytes_max=LIMIT) == [
+    assert of_delivery(sent, NAMING, bytes_max=LIMIT) == [
         Outgoing(
             Topic.DELIVERIES, b"synthflow:acme:c-1", b'{"a": 1}',
             [
@@ -86,17 +87,9 @@ def test_a_record_says_in_its_headers_what_any_consumer_wants_to_know() -> None:
 def test_without_a_call_the_key_is_the_id() -> None:
     """What belongs to no call, or could not be read, is spread over the partitions by its id."""
     sent = delivery()
-    other = CallEvent(event="agent.created", call_id=None, org="", happened_at=1)
-    for events in ([], [other]):
-        (record,) = of_delivery(sent, events, bytes_max=LIMIT)
+    for naming in (None, Naming("agent.created", "", None)):
+        (record,) = of_delivery(sent, naming, bytes_max=LIMIT)
         assert record.key == sent.id.encode()
-
-
-def test_the_key_is_of_the_first_call_that_is_named() -> None:
-    """An event without a call before it names the record, the call its key."""
-    other = CallEvent(event="lead.generated", call_id=None, org="", happened_at=1)
-    (record,) = of_delivery(delivery(), [other, EVENT], bytes_max=LIMIT)
-    assert (record.key, dict(record.headers)["event"]) == (b"synthflow:acme:c-1", b"lead.generated")
 
 
 @given(st.lists(st.tuples(st.text("a:%3A", max_size=5), st.text("a:%3A", max_size=5)), min_size=2, max_size=2))
@@ -110,7 +103,7 @@ def test_two_calls_never_share_a_key(calls: list[tuple[str, str]]) -> None:
 def test_no_record_is_over_the_limit_and_its_chunks_are_the_body(size: int, limit: int) -> None:
     """Key, headers and value together fit; the pieces in order are the body."""
     sent = delivery(Random(size).randbytes(size))
-    records = of_delivery(sent, [EVENT], bytes_max=limit)
+    records = of_delivery(sent, NAMING, bytes_max=limit)
     for record in records:
         headers = sum(len(name) + len(value) for name, value in record.headers)
         assert len(record.key) + len(record.value) + headers + 100 <= limit
@@ -197,7 +190,7 @@ def test_what_is_never_finished_is_given_up_and_named() -> None:
 def test_headers_that_leave_no_room_are_an_error() -> None:
     """A body cannot be cut into pieces of nothing."""
     with pytest.raises(ValueError, match="leave no room"):
-        of_delivery(delivery(b"x" * 9_000, headers={"x": "y" * 8_000}), [], bytes_max=9_000)
+        of_delivery(delivery(b"x" * 9_000, headers={"x": "y" * 8_000}), None, bytes_max=9_000)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +198,7 @@ def test_headers_that_leave_no_room_are_an_error() -> None:
 )
 def test_a_record_that_is_not_ours_is_named(missing: str) -> None:
     """Someone else's record on our topic says which header it lacks."""
-    (record,) = of_delivery(delivery(), [], bytes_max=LIMIT)
+    (record,) = of_delivery(delivery(), None, bytes_max=LIMIT)
     with pytest.raises(RecordMalformed, match=f"'{missing}'"):
         read_delivery([header for header in record.headers if header[0] != missing], record.value)
 
@@ -221,21 +214,21 @@ def test_a_record_that_is_not_ours_is_named(missing: str) -> None:
 )  # fmt: skip
 def test_a_header_that_makes_no_sense_is_named(header: str, value: bytes | None) -> None:
     """Whatever stands in a header, reading it raises one error."""
-    (record,) = of_delivery(delivery(), [], bytes_max=LIMIT)
+    (record,) = of_delivery(delivery(), None, bytes_max=LIMIT)
     with pytest.raises(RecordMalformed):
         read_delivery([*record.headers, (header, value)], record.value)
 
 
 def test_a_record_without_a_value_is_refused() -> None:
     """A tombstone on our topic is not ours."""
-    (record,) = of_delivery(delivery(), [], bytes_max=LIMIT)
+    (record,) = of_delivery(delivery(), None, bytes_max=LIMIT)
     with pytest.raises(RecordMalformed, match="no value"):
         read_delivery(record.headers, None)
 
 
 def test_unknown_headers_are_ignored() -> None:
     """A later version may add some, and so may a proxy between."""
-    (record,) = of_delivery(delivery(), [EVENT], bytes_max=LIMIT)
+    (record,) = of_delivery(delivery(), NAMING, bytes_max=LIMIT)
     assert read_delivery([("traceparent", b"00"), *record.headers, ("new", None)], record.value) == delivery()
 
 

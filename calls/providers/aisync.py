@@ -32,7 +32,7 @@ from calls.model import (
     Variable,
 )
 from calls.payload import JsonObject
-from calls.provider import Provider
+from calls.provider import Naming, Provider
 from calls.signing import Encoding, Part, Scheme
 
 T = TypeVar("T")
@@ -87,12 +87,20 @@ _NAMES_OF_START = (
 _NAMES_OF_END = ("ends_at", "end_time", "appointment_end_time")
 
 
-def normalise(delivery: Delivery) -> list[CallEvent]:
-    """The one event of a delivery. Raises PayloadMalformed: no_call_id, or what the parser says."""
+def naming(delivery: Delivery) -> Naming:
+    """What the event is called and of which call it is. Raises what the parser says."""
     body = delivery.payload.value
     data = reading.section(body, "data")
     event = reading.word(body, "event") or _name_of_nameless(data or body)
     call_id = None if event.partition(".")[0] in _GROUPS_WITHOUT_CALL else _call_id(data)
+    return Naming(event, delivery.org or _first(reading.identifier, body, "organization_id", "org_id") or "", call_id)
+
+
+def normalise(delivery: Delivery) -> list[CallEvent]:
+    """The one event of a delivery. Raises PayloadMalformed: no_call_id, or what the parser says."""
+    body = delivery.payload.value
+    data = reading.section(body, "data")
+    event, org, call_id = naming(delivery)
     if call_id is None and event in _STAGES:
         raise PayloadMalformed(f"A {event} has no data.call_id.", code="no_call_id")
     sent_at = reading.instant(body, "timestamp")
@@ -100,7 +108,7 @@ def normalise(delivery: Delivery) -> list[CallEvent]:
         CallEvent(
             event=event,
             call_id=call_id,
-            org=delivery.org or _first(reading.identifier, body, "organization_id", "org_id") or "",
+            org=org,
             happened_at=delivery.received_at if sent_at is None else sent_at,
             stage=_STAGES.get(event, Stage.OTHER),
             facts={} if call_id is None else _facts(event, data, sent_at),
@@ -305,6 +313,7 @@ provider = Provider(
         forms=("{signature}", "sha256={signature}"),
     ),
     normalise=normalise,
+    naming=naming,
     events=_OTHER_EVENTS | {*_STAGES, _LEAD, _APPOINTMENT},
     sends=frozenset(
         {

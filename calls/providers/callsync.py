@@ -19,7 +19,7 @@ from calls import reading
 from calls.errors import PayloadMalformed
 from calls.model import Analysis, CallEvent, Connection, Delivery, Facts, Stage, Trust
 from calls.payload import JsonObject, JsonValue
-from calls.provider import Provider
+from calls.provider import Naming, Provider
 from calls.signing import Encoding, Part, Scheme
 
 _LOGGED = "call_logged"
@@ -32,13 +32,23 @@ _NOT_JUDGED = frozenset({"status", "summary", "sentiment", "transcript", "transc
 _GROUPS_OF_CRITERIA = ("criteria", "results", "analysis")
 
 
+def naming(delivery: Delivery) -> Naming:
+    """What the event is called and of which call it is. Raises what the parser says."""
+    body = delivery.payload.value
+    data = reading.section(body, "data")
+    return Naming(
+        reading.word(body, "event") or "unknown",
+        delivery.org or reading.identifier(body, "org_id") or "",
+        reading.identifier(reading.section(data, "call_details"), "call_id") or reading.identifier(data, "call_id"),
+    )
+
+
 def normalise(delivery: Delivery) -> list[CallEvent]:
     """The one event of a delivery. Raises PayloadMalformed: no_event, no_call_id, or what the parser says."""
     body = delivery.payload.value
     data = reading.section(body, "data")
-    details = reading.section(data, "call_details")
     event = reading.word(body, "event")
-    call_id = reading.identifier(details, "call_id") or reading.identifier(data, "call_id")
+    named, org, call_id = naming(delivery)
     if call_id is None and event is None:
         raise PayloadMalformed("The body names neither an event nor a call.", code="no_event")
     if call_id is None and event in _EVENTS:
@@ -47,9 +57,9 @@ def normalise(delivery: Delivery) -> list[CallEvent]:
     sent_at = reading.instant(body, "timestamp")
     return [
         CallEvent(
-            event=event or "unknown",
+            event=named,
             call_id=call_id,
-            org=delivery.org or reading.identifier(body, "org_id") or "",
+            org=org,
             happened_at=delivery.received_at if sent_at is None else sent_at,
             delivery_id=reading.identifier(body, "payload_id"),
             stage=Stage.FINISHED if event == _LOGGED else Stage.OTHER,
@@ -175,6 +185,7 @@ provider = Provider(
         trust=Trust.B,
     ),
     normalise=normalise,
+    naming=naming,
     events=_EVENTS,
     sends=frozenset(
         {

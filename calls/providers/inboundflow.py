@@ -5,7 +5,7 @@ from __future__ import annotations
 from calls.errors import PayloadMalformed
 from calls.model import Appointment, CallEvent, Connection, Delivery, EndedBy, Facts, Lead, Stage, Trust
 from calls.payload import JsonObject
-from calls.provider import Provider
+from calls.provider import Naming, Provider
 from calls.reading import call_times, duration_s, identifier, instant, known, phone, section, text, word
 from calls.signing import Encoding, Part, Scheme
 
@@ -18,14 +18,21 @@ EVENTS = frozenset({COMPLETED, TRANSFERRED, BOOKED, LEAD})
 DELIVERY_ID_HEADER = "x-inboundflow-delivery-id"
 
 
+def naming(delivery: Delivery) -> Naming:
+    """What the event is called and of which call it is. Raises PayloadMalformed: no_event, or what the parser says."""
+    body = delivery.payload.value
+    event = word(body, "event")
+    if event is None:
+        raise PayloadMalformed("The body has no 'event'.", code="no_event")
+    org = delivery.org or identifier(body, "organization_id") or ""
+    return Naming(event, org, identifier(section(body, "data"), "call_id"))
+
+
 def normalise(delivery: Delivery) -> list[CallEvent]:
     """The one event of a delivery. Raises PayloadMalformed: no_event, no_call_id, or what the parser says."""
     body = delivery.payload.value
     data = section(body, "data")
-    event = word(body, "event")
-    if event is None:
-        raise PayloadMalformed("The body has no 'event'.", code="no_event")
-    call_id = identifier(data, "call_id")
+    event, org, call_id = naming(delivery)
     of_a_call = event.startswith("call.")
     if call_id is None and (of_a_call or event in EVENTS):
         raise PayloadMalformed(f"A {event} has no 'data.call_id'.", code="no_call_id")
@@ -36,7 +43,7 @@ def normalise(delivery: Delivery) -> list[CallEvent]:
         CallEvent(
             event=event,
             call_id=call_id,
-            org=delivery.org or identifier(body, "organization_id") or "",
+            org=org,
             happened_at=delivery.received_at if sent_at is None else sent_at,
             delivery_id=identifier(body, "delivery_id") or delivery.headers.get(DELIVERY_ID_HEADER),
             stage=Stage.FINISHED if of_a_call else Stage.OTHER,
@@ -134,6 +141,7 @@ provider = Provider(
         trust=Trust.A,
     ),
     normalise=normalise,
+    naming=naming,
     kept_headers=frozenset({DELIVERY_ID_HEADER, "x-inboundflow-event", "x-inboundflow-timestamp"}),
     events=EVENTS,
     sends=frozenset(

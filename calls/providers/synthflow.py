@@ -31,7 +31,7 @@ from calls.model import (
     Variable,
 )
 from calls.payload import DEPTH_MAX, JsonObject, JsonValue, encode, parse
-from calls.provider import Provider
+from calls.provider import Naming, Provider
 from calls.signing import Encoding, Part, Scheme
 
 EVENT = "post_call"
@@ -61,6 +61,17 @@ def signed_id(body: bytes) -> bytes:
     return call_id.read(body).encode()
 
 
+def naming(delivery: Delivery) -> Naming:
+    """What the event is called and of which call it is. Raises PayloadMalformed: no_call_id, call_id_ambiguous, and
+    the codes of `payload.parse`."""
+    body = delivery.payload.value
+    return Naming(
+        reading.text(body, "event") or EVENT,
+        delivery.org or reading.identifier(body, "organization_id") or reading.identifier(body, "org_id") or "",
+        _call_id(delivery.body, body),
+    )
+
+
 def normalise(delivery: Delivery) -> list[CallEvent]:
     """The call's one event.
 
@@ -69,15 +80,15 @@ def normalise(delivery: Delivery) -> list[CallEvent]:
     body = delivery.payload.value
     if inbound_call.asks(body):
         raise PayloadMalformed("The body asks about a waiting call; it reports none.", code="call_inbound")
-    the_id = _call_id(delivery.body, body)
+    event, org, the_id = naming(delivery)
     call = reading.section(body, "call")
     entries = list(_entries(call, body))
     stage, facts = _facts(call, body, entries)
     return [
         CallEvent(
-            event=reading.text(body, "event") or EVENT,
+            event=event,
             call_id=the_id,
-            org=delivery.org or reading.identifier(body, "organization_id") or reading.identifier(body, "org_id") or "",
+            org=org,
             # The event is the end of the call; a start alone still orders two versions of one call, and the time of
             # arrival is all that is left where the platform sends neither.
             happened_at=facts.get("ended_at") or facts.get("started_at") or delivery.received_at,
@@ -440,6 +451,7 @@ provider = Provider(
         trust=Trust.C,
     ),
     normalise=normalise,
+    naming=naming,
     signed_id=signed_id,
     events=frozenset({EVENT}),
     answers_inbound=True,

@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from calls.errors import PayloadMalformed, SignatureRejected
 from calls.model import CallEvent, Facts, Stage
 from calls.payload import JsonValue
-from calls.provider import Provider, discover
+from calls.provider import Naming, Provider, discover
 from calls.reading import YEARS
 from calls.signing import Part, sign, verify
 from tests.contracts.samples import (
@@ -207,6 +207,20 @@ def test_any_json_of_a_providers_own_words_is_understood_or_a_dead_letter(
     )
     body = json.dumps(data.draw(st.dictionaries(keys, values, max_size=8))).encode()
     _assert_understood_or_malformed(provider, body)
+
+
+@each_sample
+def test_a_delivery_is_named_as_its_first_event_is(sample: Sample) -> None:
+    """Who only sorts deliveries sees the event, org and call that the normaliser sees, in whatever is understood."""
+    naming = sample.provider.naming
+    if naming is None:
+        return
+    bodies = [sample.body, *_damaged(json.loads(sample.body))]
+    for body in bodies:
+        delivery = delivery_of(sample.provider, body)
+        with suppress(PayloadMalformed):
+            first = sample.provider.normalise(delivery)[0]
+            assert naming(delivery) == Naming(first.event, first.org, first.call_id)
 
 
 @each_sample
