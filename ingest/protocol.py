@@ -384,10 +384,12 @@ class _Cycle(RequestResponseCycle):
 
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] != READY_ANSWER:
+            self._notice_the_end()
             await super().send(message)
             return
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
+        self._notice_the_end()
         if self.disconnected:
             return
         self.response_started = self.response_complete = True
@@ -399,6 +401,10 @@ class _Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+    def _notice_the_end(self) -> None:
+        # uvicorn tells only the latest of pipelined requests that the connection is gone, and a write would raise.
+        self.disconnected = self.disconnected or self.transport.is_closing()
 
 
 class _Lingering:

@@ -659,6 +659,14 @@ def test_milliseconds_are_compared_as_milliseconds() -> None:
         verify(STAMP_FIRST, (SECRET,), headers, BODY, now_s=NOW_S + 301)
 
 
+def test_a_part_of_a_second_counts_in_the_window() -> None:
+    """What was signed 299.6 s ago is inside 300 s, although 300.5 s have begun since that second."""
+    in_milliseconds = dataclasses.replace(STAMP_FIRST, timestamps_per_second=1)
+    made = sign(in_milliseconds, SECRET, BODY, now_s=NOW_S * 1000 + 900)
+    headers = [(name.encode(), value.encode()) for name, value in made.items()]
+    assert verify(STAMP_FIRST, (SECRET,), headers, BODY, now_s=NOW_S + 300.5).secret_index == 0
+
+
 def test_signatures_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The verdict is that of `hmac.compare_digest`, asked with two values of equal length."""
     asked: list[tuple[bytes, bytes]] = []

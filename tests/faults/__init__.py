@@ -1,0 +1,1 @@
+"""Faults, injected on purpose: nothing acknowledged is lost, nothing is counted twice."""

@@ -1,0 +1,94 @@
+"""Hostile HTTP against a real ingest: never a 5xx, never a dead process, never a lost or invented delivery."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.hostile_http import SETTINGS, run
+from tests.faults.length import LONG
+from tests.ingesting import Ingest, ingesting, received, request, signed, statuses, until
+
+DRIPPING = 500
+HONEST = 2_000 if LONG else 200
+BODY = b'{"event": "call.ended", "data": {"call_id": "c-slow-%d"}}'
+SECRET = {"aisync": "oU1eW7iK9pZ2xV4q"}
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(1, 6 if LONG else 2))
+def test_mutated_requests_never_break_the_door(tmp_path: Path, seed: int) -> None:
+    """Each answer is below 500, honest requests between them are 200, the journal holds just what was signed."""
+    outcome = run(tmp_path, seed=seed, count=200_000 if LONG else 3_000)
+
+    assert outcome.wrong == []
+    assert outcome.statuses["200"] > outcome.sent // 10
+    assert outcome.statuses["400"] > outcome.sent // 10
+    assert outcome.acknowledged
+
+
+def test_a_request_cut_off_behind_a_whole_one_is_no_error(tmp_path: Path) -> None:
+    """The sender hangs up within its second request while the first is being made durable."""
+    with ingesting(tmp_path, SETTINGS) as ingest:
+        for number in range(100):
+            body = BODY % number
+            whole = request("/webhooks/aisync", body, signed("aisync", body, secret=SECRET["aisync"]))
+            with ingest.connect() as connection:
+                connection.sendall(whole + whole[:-5])
+                connection.shutdown(socket.SHUT_WR)
+                received(connection)
+        until(lambda: len(ingest.deliveries()) == 100)
+
+    assert not [line for line in ingest.lines if line.get("level") == "error"]
+
+
+def test_500_dripping_connections_leave_honest_senders_alone(tmp_path: Path) -> None:
+    """Every honest request is answered 200 while 500 others send a byte at a time; none of those is served."""
+    with ingesting(tmp_path, SETTINGS) as ingest:
+        took = asyncio.run(_honest_beside_dripping(ingest))
+
+    took.sort()
+    print(f"honest p50 {took[len(took) // 2] * 1000:.1f} ms, p99 {took[len(took) * 99 // 100] * 1000:.1f} ms")
+    assert len(took) == HONEST
+
+
+async def _honest_beside_dripping(ingest: Ingest) -> list[float]:
+    """Seconds that each honest request took."""
+    drips = [asyncio.create_task(_drip(ingest.port, number)) for number in range(DRIPPING)]
+    took = []
+    for number in range(HONEST):
+        body = BODY % number
+        whole = request("/webhooks/aisync", body, signed("aisync", body, secret=SECRET["aisync"]))
+        began = time.monotonic()
+        reader, writer = await asyncio.open_connection("127.0.0.1", ingest.port)
+        writer.write(whole)
+        writer.write_eof()
+        answer = await reader.read()
+        took.append(time.monotonic() - began)
+        writer.close()
+        assert statuses(answer) == [200]
+    for drip in drips:
+        drip.cancel()
+    await asyncio.gather(*drips, return_exceptions=True)
+    return took
+
+
+async def _drip(port: int, number: int) -> None:
+    """A head that never ends, a body that never ends, or a line that never begins; again when it is cut off."""
+    while True:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = b"POST /webhooks/aisync HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+        writer.write([head[:20], head, b""][number % 3])
+        try:
+            while not reader.at_eof():
+                await asyncio.sleep(0.5)
+                writer.write(b"a")
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.transport.abort()
