@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -30,12 +30,19 @@ SOURCES = '[sources.inboundflow]\nsecrets = ["a-test-secret"]\n'
 class Running:
     """A running `calltally up` (or what starts one), its ports and its log."""
 
-    def __init__(self, command: list[str], folder: Path, data: Path, ports: list[int]) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        folder: Path,
+        data: Path,
+        ports: list[int],
+        environment: Mapping[str, str] = ENVIRONMENT,
+    ) -> None:
         self.ingest_port, self.sql_port, self.dashboard_port = ports
         self.data = data
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            command, cwd=folder, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
