@@ -3,6 +3,9 @@
 A batch is whatever arrived while the disk was busy with the one before, so a lone record waits for one fsync and a
 crowd shares it; there is no timer. Nothing is reported as committed unless its transaction is on disk in the file that
 lies at the path. After a failure the connection is thrown away and the next batch, or a probe each second, tries anew.
+
+Where positions rise times do not fall, so that the order of several journals' deliveries, by time and then by position,
+is the order of each one too. Only what comes late, out of the quarantine, keeps its earlier time.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from calls.errors import CalltallyError, JournalUnavailable
 from calls.journal_lock import JournalLock
 from calls.journal_reader import FOLLOWERS, JournalReader
 from calls.journal_row import Damaged, Encoded, NewDelivery, NewNotice, Sealer, encode
+from calls.model import Micros
 from calls.nudge import NudgeSender
 
 __all__ = ["Append", "Damaged", "Journal", "JournalReader", "NewDelivery", "NewNotice"]
@@ -41,6 +45,8 @@ PENDING_MAX_BYTES = 256 << 20
 PROBE_S = 1.0
 STALL_S = 5.0
 """A batch that has been in the disk for longer than this makes `health` bad; senders hang up after 10 s."""
+STEP_US = 3_600_000_000
+"""A record's time that lies this far behind the one before is kept: the clock went back, and stays there."""
 _PROBE_BYTES = 64 << 10
 
 logger = logging.getLogger(__name__)
@@ -50,7 +56,10 @@ class Append(msgspec.Struct):
     """One record to journal; `waiter` belongs to the caller, who finds it again in `on_committed`."""
 
     record: NewDelivery | NewNotice
+    """Once it is appended, with the time that it bears in the journal."""
     waiter: object = None
+    late: bool = False
+    """It came long before the record at the position before, and keeps its time."""
 
 
 class Journal:
@@ -76,9 +85,12 @@ class Journal:
         self._closing = False
         self._failure: JournalUnavailable | None = None
         self._in_disk_since: float | None = None
+        self._newest: Micros = 0
+        self._unsynced = False
         self._wal_bytes = 0
         self._checkpoint_not_before = 0.0
         self._connection: sqlite3.Connection | None = None
+        self._keeper: sqlite3.Connection | None = None
         journal_file.make_folder(path.parent)
         self._lock = JournalLock(path, wait_s)
         try:
@@ -87,10 +99,22 @@ class Journal:
             with journal_file.translated(path):
                 about = journal_file.read_about(self._connection, path)
                 self._sealer = Sealer(about.journal_id)
+                self._newest = journal_file.newest_time(self._connection)
                 self._adopt(self._connection)
+                # While it is open, closing the connection that writes does not copy a log that a failed fsync left.
+                self._keeper, _ = journal_file.open_read_only(path)
+                self._unsynced = True  # the process before this one may have ended after a failed fsync
+                self._settle_log(self._connection)
+                if self._unsynced:
+                    self._failure = JournalUnavailable(
+                        f"The log that the last process left in {path.parent} could not be made sure of. It is tried "
+                        "again each second; check the disk and its free space."
+                    )
                 self._nudges = NudgeSender(path.parent / FOLLOWERS)
         except BaseException:
             self._discard_connection()
+            if self._keeper is not None:
+                self._keeper.close()
             self._lock.release()
             raise
         self.journal_id = about.journal_id
@@ -102,11 +126,13 @@ class Journal:
 
         Raises JournalUnavailable when closed or when too much waits for the disk already, ValueError for a bad id.
         """
-        encoded = encode(item.record)
-        size = _bytes_of(encoded)
         with self._arrival:
             if self._closing:
                 raise JournalUnavailable("The journal is being closed. Send again in a moment.")
+            if not item.late:
+                item.record = self._in_order(item.record)
+            encoded = encode(item.record)
+            size = _bytes_of(encoded)
             if self._arrived_bytes > 0 and self._arrived_bytes + size > PENDING_MAX_BYTES:
                 raise JournalUnavailable(
                     f"The disk of {self._path.parent} does not keep up: {PENDING_MAX_BYTES >> 20} MiB wait already. "
@@ -143,6 +169,8 @@ class Journal:
 
     def recent_ids(self, limit: int = 500_000) -> Iterable[str]:
         """The ids of the newest deliveries, oldest of them first. Raises JournalUnavailable, JournalDamaged."""
+        if self._failure is not None:
+            raise self._failure  # who is told "received already" on the strength of these must be able to rely on it
         connection, _ = journal_file.open_read_only(self._path)
         try:
             with journal_file.translated(self._path):
@@ -160,10 +188,31 @@ class Journal:
         if already:
             return
         if self._connection is not None:
-            self._checkpoint(self._connection, "TRUNCATE")
+            self._settle_log(self._connection)
+            if not self._unsynced and self._keeper is not None:
+                self._keeper.close()
+                self._checkpoint(self._connection, "TRUNCATE")
         self._discard_connection()
+        if self._keeper is not None:
+            self._keeper.close()
         self._nudges.close()
         self._lock.release()
+
+    def _in_order(self, record: NewDelivery | NewNotice) -> NewDelivery | NewNotice:
+        """The record with the time that it is to bear at the next position."""
+        behind = self._newest - record.received_at
+        if 0 < behind < STEP_US:
+            # Its body took longer than another's, or the clock was set right.
+            return msgspec.structs.replace(record, received_at=self._newest)
+        if behind >= STEP_US:
+            logger.error(
+                "journal_clock: the clock of this machine stands %d s behind the last record of the journal in %s. "
+                "From here on records bear its time, so of equal ones the later may count. Check the clock.",
+                behind // 1_000_000,
+                self._path.parent,
+            )
+        self._newest = record.received_at
+        return record
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
@@ -203,6 +252,8 @@ class Journal:
         try:
             connection = self._connection or self._reopen()
             self._refuse_if_replaced()
+            if self._unsynced:
+                self._begin_log_anew(connection)
             self._last = self._write(connection, batch)
             self._refuse_if_replaced()
         except Exception as error:  # whatever it was, the batch is not durable, and its senders must be told so
@@ -220,6 +271,7 @@ class Journal:
 
     def _write(self, connection: sqlite3.Connection, batch: list[tuple[Append, Encoded]]) -> int:
         connection.execute("BEGIN IMMEDIATE")
+        self._unsynced = True
         last = self._last + len(batch)
         if batch:
             connection.executemany(
@@ -235,7 +287,37 @@ class Journal:
             self._wal_bytes += _PROBE_BYTES
         self._wal_bytes += 3 * journal_file.PAGE_BYTES
         connection.execute("COMMIT")
+        self._unsynced = False
         return last
+
+    def _settle_log(self, connection: sqlite3.Connection) -> None:
+        """Begin the log anew if it must be; where the disk does not let us, the next batch tries again."""
+        if self._unsynced:
+            try:
+                self._begin_log_anew(connection)
+            except (sqlite3.Error, OSError, JournalUnavailable) as error:
+                logger.warning("journal_checkpoint: %s", error)
+
+    def _begin_log_anew(self, connection: sqlite3.Connection) -> None:
+        """Leave nothing in the log that may not have reached the disk. Raises sqlite3.Error, OSError,
+        JournalUnavailable.
+
+        A kernel that could not write a page reports it to one fsync, then counts the page as clean: the next fsync
+        succeeds without it ("fsyncgate", https://lwn.net/Articles/752063/). Until memory runs short the page reads as
+        if it were there, so SQLite may go on behind it; but after a power cut it reads a log only up to the first bad
+        frame, and what was acknowledged behind that would be gone. So the log is written again first; only then may it
+        be copied into the file, since a cut in the midst of that is mended from the log. Then it begins anew.
+        """
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            journal_file.write_log_again(self._path)
+        finally:
+            connection.execute("ROLLBACK")
+        self._unsynced = False
+        # May fail for want of room, which must not keep the journal from going on: all of the log is on disk now.
+        self._checkpoint(connection, "TRUNCATE")
+        if self._unsynced:
+            raise JournalUnavailable(f"The disk that holds the journal in {self._path.parent} failed. Check the disk.")
 
     def _refuse_if_replaced(self) -> None:
         # SQLite goes on writing happily into a file that someone has deleted, or has moved another one over.
@@ -262,6 +344,8 @@ class Journal:
     def _adopt(self, connection: sqlite3.Connection) -> None:
         """Go on where the file ends; after a failed COMMIT that may be further than its error said."""
         self._last = journal_file.last_position(connection, self._sealer)
+        # SQLite syncs the name of a log that it makes, and goes on where that fails: the log may vanish.
+        journal_file.sync_folder(self._path.parent)
         self._file = journal_file.identity(self._path)
         self._wal_file = journal_file.identity(journal_file.wal_path(self._path))
         self._connection = connection
@@ -315,6 +399,7 @@ class Journal:
             connection.execute(f"PRAGMA busy_timeout = {journal_file.BUSY_MS}")
         except sqlite3.Error as error:
             # What is committed stays durable in the log; if the disk is full, the next commit will say so.
+            self._unsynced = self._unsynced or journal_file.is_lost_sync(error)
             logger.warning("journal_checkpoint: %s", error)
             self._checkpoint_not_before = time.monotonic() + CHECKPOINT_RETRY_S
             return

@@ -20,7 +20,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from calls.errors import JournalDamaged, JournalError, JournalUnavailable
-from calls.journal_row import ID_BYTES, SEAL_BYTES, Damaged, Sealer
+from calls.journal_row import ID_BYTES, SEAL_BYTES, Damaged, Sealer, time_in
+from calls.model import Micros
 
 PAGE_BYTES = 8192
 """Twice SQLite's default: four webhooks of the usual 1.7 KB fill a page, where two would leave a sixth of it empty."""
@@ -96,7 +97,7 @@ def make_folder(folder: Path) -> None:
     """Make the folder of a journal where it is missing, durably. Raises JournalUnavailable."""
     with translated(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
 
 def create_if_missing(path: Path) -> None:
@@ -106,7 +107,7 @@ def create_if_missing(path: Path) -> None:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:
             return
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def open_read_only(path: Path) -> tuple[sqlite3.Connection, bool]:
@@ -168,6 +169,19 @@ def last_position(connection: sqlite3.Connection, sealer: Sealer) -> int:
     return 0
 
 
+def newest_time(connection: sqlite3.Connection) -> Micros:
+    """The latest time that the last records bear, damaged ones left out; 0 in a new journal."""
+    newest = 0
+    try:
+        # Several, since the very last one may have been released from quarantine and be older than those before it.
+        for (head,) in connection.execute("SELECT head FROM rows ORDER BY position DESC LIMIT 100"):
+            newest = max(newest, time_in(head))
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+    return newest
+
+
 def recent_ids(connection: sqlite3.Connection, sealer: Sealer, limit: int) -> Iterator[str]:
     """The ids of the newest deliveries, oldest of them first; one scan that reads no body."""
     found: list[bytes] = []
@@ -179,6 +193,35 @@ def recent_ids(connection: sqlite3.Connection, sealer: Sealer, limit: int) -> It
             found.append(ids[-missing * ID_BYTES :])
             missing -= len(ids) // ID_BYTES
     return (ids[at : at + ID_BYTES].hex() for ids in reversed(found) for at in range(0, len(ids), ID_BYTES))
+
+
+def write_log_again(path: Path) -> None:
+    """Write the log of a journal over itself and sync it, so that what an fsync that failed left behind gets to disk.
+
+    Only while holding the right to write the journal, so that nobody adds to the log meanwhile. SQLite's locks are not
+    on this file, so closing it here drops none. Raises OSError.
+    """
+    try:
+        log = wal_path(path).open("r+b", buffering=0)
+    except FileNotFoundError:
+        return
+    with log:
+        at = 0
+        while piece := os.pread(log.fileno(), _PIECE_BYTES, at):
+            done = 0
+            while done < len(piece):
+                done += os.pwrite(log.fileno(), piece[done:], at + done)
+            at += len(piece)
+        os.fsync(log.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """A new file survives a power cut only once its folder's entry is on disk too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -237,7 +280,13 @@ def is_damage(error: Exception) -> bool:
     return _name_of(error).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
 
+def is_lost_sync(error: Exception) -> bool:
+    """Whether an fsync failed, so that what was written before it may never reach the disk."""
+    return _name_of(error) == "SQLITE_IOERR_FSYNC"
+
+
 _MISSING = "There is no journal at {path} yet. Ingest makes it when it starts."
+_PIECE_BYTES = 1 << 20
 _COMMITS = "SELECT last, seal, ids FROM commits ORDER BY last DESC"
 
 
@@ -269,7 +318,7 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
         seal = _seal_about(key.encode(), value.encode())
         connection.execute("INSERT INTO about VALUES (?, ?, ?)", (key, value, seal))
     connection.execute("COMMIT")
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:
@@ -295,12 +344,3 @@ def _bytes_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file survives a power cut only once its folder's entry is on disk too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -81,6 +81,10 @@ class _NoticeHead(msgspec.Struct, tag="notice"):
     received_at: Micros
 
 
+class _Timed(msgspec.Struct):
+    received_at: Micros
+
+
 class Encoded(NamedTuple):
     """A record ready to be written: everything that does not depend on its position."""
 
@@ -103,6 +107,14 @@ def encode(record: NewDelivery | NewNotice) -> Encoded:
         return Encoded(_encode_head(head), digest, record.body)
     head = _NoticeHead(*(getattr(record, name) for name in NewNotice.__struct_fields__))
     return Encoded(_encode_head(head), b"", None)
+
+
+def time_in(head: object) -> Micros:
+    """When a record was received, by its head; 0 where that cannot be read."""
+    try:
+        return _decode_time(head).received_at  # type: ignore[arg-type]
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return 0
 
 
 class Sealer:
@@ -171,6 +183,7 @@ class Sealer:
 
 _MISMATCH = "The row does not match its seal: the file was altered or the disk returned something else."
 _head_encoder = msgspec.json.Encoder()
+_decode_time = msgspec.json.Decoder(_Timed).decode
 _decode_head = msgspec.json.Decoder(_DeliveryHead | _NoticeHead).decode
 
 

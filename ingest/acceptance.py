@@ -52,8 +52,8 @@ class Acceptance:
             del keys[-REMEMBERED_AT_ONCE:]
             await asyncio.sleep(0)
 
-    async def accept(self, delivery: NewDelivery) -> Outcome:
-        """Return once the delivery is durable. Raises JournalUnavailable."""
+    async def accept(self, delivery: NewDelivery, *, late: bool = False) -> Outcome:
+        """Return once the delivery is durable; `late` says that it came long before. Raises JournalUnavailable."""
         key = _key(delivery.id)
         if key in self._seen:
             return Outcome.SEEN_BEFORE
@@ -68,7 +68,7 @@ class Acceptance:
         if not self._offered:
             # Handed over when this turn of the loop ends: the journal's thread then wakes once for all of the turn.
             self._loop.call_soon(self._hand_over)
-        self._offered.append(Append(delivery, waiter))
+        self._offered.append(Append(delivery, waiter, late))
         await waiter.future
         return Outcome.DURABLE
 
