@@ -19,6 +19,13 @@ class Position(NamedTuple):
     position: int
 
 
+class Place(NamedTuple):
+    """Where a record stands for good; each has one row of `deliveries` at most."""
+
+    journal_id: str
+    position: int
+
+
 class DeliveryRow(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `deliveries`: a delivery, or what happened at the door without becoming one."""
 

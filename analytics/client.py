@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, overload
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from calls.settings import Settings
 
-__all__ = ["Answer", "Client", "State", "ask", "query"]
+__all__ = ["Answer", "Client", "Partition", "Readiness", "State", "ask", "query"]
 
 _SPARE_S: Final = 5.0
 _CONNECT_S: Final = 2.0
@@ -40,6 +41,25 @@ class State(NamedTuple):
     version: int
     lag: int
     """Records of the journal that are not applied yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """How far a worker is in a partition that it reads from Kafka."""
+
+    topic: str
+    partition: int
+    lag: int
+    """Records that are not applied yet."""
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether a worker keeps up, as it says itself."""
+
+    reason: str | None = None
+    """Why it does not; None while all is well."""
+    partitions: tuple[Partition, ...] = ()
+    """Of a worker that reads from Kafka."""
 
 
 class Client:
@@ -81,27 +101,33 @@ class Client:
         response = self._send("GET", "/version")
         return State(_version(response), _number(response, LAG_HEADER))
 
-    def not_ready(self) -> str | None:
-        """Why the worker does not keep up, as it says itself; None while all is well. Raises QueryError."""
+    def readiness(self) -> Readiness:
+        """Whether the worker keeps up. Raises QueryError where it does not answer."""
+        response = self._answer("GET", "/readyz")
+        if response.status_code not in (200, 503):
+            raise _refusal(response, self._url)
         try:
-            self._send("GET", "/readyz")
-        except QueryError as error:
-            if error.code != "not_ready":
-                raise
-            return error.message
-        return None
+            return msgspec.json.decode(response.content, type=Readiness)
+        except msgspec.MsgspecError:
+            raise _refusal(response, self._url) from None
 
     def close(self) -> None:
         self._closing()
 
     def _send(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
+        response = self._answer(method, path, body)
+        if response.is_success:
+            return response
+        raise _refusal(response, self._url)
+
+    def _answer(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
         request = self._http.build_request(method, path, content=body)
         try:
             try:
-                response = self._http.send(request)
+                return self._http.send(request)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 # The kept connection was closed meanwhile, as by a restart. To ask again changes nothing there.
-                response = self._http.send(request)
+                return self._http.send(request)
         except httpx.TimeoutException as error:
             if isinstance(error, httpx.ConnectTimeout):
                 raise _unreachable(self._url, "it takes no connection") from error
@@ -110,9 +136,6 @@ class Client:
             ) from error
         except httpx.HTTPError as error:
             raise _unreachable(self._url, str(error)) from error
-        if response.is_success:
-            return response
-        raise _refusal(response, self._url)
 
 
 @overload
@@ -195,8 +218,6 @@ def _number(response: httpx.Response, header: str) -> int:
 def _refusal(response: httpx.Response, url: str) -> QueryError:
     try:
         refusal = msgspec.json.decode(response.content, type=dict[str, str])
-        if "reason" in refusal:
-            return QueryError(refusal["reason"], code="not_ready")
         return QueryError(refusal["message"], code=refusal["error"])
     except (msgspec.MsgspecError, KeyError):
         if response.is_server_error:

@@ -49,16 +49,19 @@ class Feed:
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
-        self.rows = schema.empty_table()
+        # Made once: for a lone delivery these cost as much as its rows.
+        self._fields = [(field.name, field.type) for field in schema]
+        self._empty = pa.RecordBatch.from_arrays([pa.nulls(0, kind) for _, kind in self._fields], schema=schema)
+        self.rows = self._empty
 
     def fill(self, columns: Columns) -> int:
         """Set the rows; how many there are."""
-        arrays = [pa.array(columns[field.name], type=field.type) for field in self.schema]
-        self.rows = pa.Table.from_arrays(arrays, schema=self.schema)
+        arrays = [pa.array(columns[name], type=kind) for name, kind in self._fields]
+        self.rows = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
         return len(arrays[0])
 
     def clear(self) -> None:
-        self.rows = self.schema.empty_table()
+        self.rows = self._empty
 
     def __arrow_c_schema__(self) -> object:
         return self.schema.__arrow_c_schema__()

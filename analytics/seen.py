@@ -1,24 +1,28 @@
 """Keys that the store may hold, in memory: "never seen" is certain and costs no look-up, "maybe" asks the tables.
 
 Memory: 8 bytes for a key that was there at opening, 3 to 6 for one that came since, so 80 MB for five million calls and
-their deliveries together. The locations of recent keys add at most 60 MB.
+their deliveries together. What is remembered of recent ones adds at most 80 MB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from rbloom import Bloom
 
-from calls.model import Micros
+from calls.model import Micros, StreamPoint
 
 FALSE_MAYBE: Final = 1e-5
 """Share of never-seen keys that cost a needless look-up."""
 FIRST_LAYER_KEYS: Final = 1_000_000
 LOCATED_KEYS: Final = 200_000
+STANDING_KEYS: Final = 50_000
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class Seen:
@@ -69,21 +73,36 @@ class Seen:
         return found
 
 
-class Located:
-    """When recently touched calls were first received, so that a look-up can leave out all other times.
+class Recent(Generic[Key, Value]):
+    """What was put last, by key.
 
     Two generations, the older of which is dropped when the younger is full: bounded, without a list of uses.
     """
 
-    def __init__(self) -> None:
-        self._young: dict[int, Micros] = {}
-        self._old: dict[int, Micros] = {}
+    def __init__(self, keys_max: int) -> None:
+        self._half = keys_max // 2
+        self._young: dict[Key, Value] = {}
+        self._old: dict[Key, Value] = {}
 
-    def put(self, key: int, first_received_at: Micros) -> None:
-        if len(self._young) >= LOCATED_KEYS // 2:
+    def put(self, key: Key, value: Value) -> None:
+        if len(self._young) >= self._half:
             self._old, self._young = self._young, {}
-        self._young[key] = first_received_at
+        self._young[key] = value
 
-    def get(self, key: int) -> Micros | None:
+    def get(self, key: Key) -> Value | None:
         found = self._young.get(key)
         return self._old.get(key) if found is None else found
+
+
+class Located(Recent[int, Micros]):
+    """When recently touched calls were first received, so that a look-up can leave out all other times."""
+
+    def __init__(self) -> None:
+        super().__init__(LOCATED_KEYS)
+
+
+class Standing(Recent[str, StreamPoint]):
+    """Where recently applied deliveries stand, so that a repeat that comes soon needs no look-up."""
+
+    def __init__(self) -> None:
+        super().__init__(STANDING_KEYS)

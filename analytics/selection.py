@@ -135,7 +135,7 @@ def sends(provider: str, column: str) -> bool:
     if known is None or not known.sends:
         return True
     if column == "result":
-        return provider in _JUDGED or not known.sends.isdisjoint(("appointments", "disposition"))
+        return known.judges or not known.sends.isdisjoint(("appointments", "disposition"))
     return column in known.sends
 
 
@@ -143,9 +143,6 @@ def iso(moment: Micros) -> str:
     """A time as text that DuckDB casts to TIMESTAMP, in UTC."""
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment)).strftime("%Y-%m-%d %H:%M:%S.%f")
 
-
-_JUDGED = frozenset({"synthflow"})
-"""Providers whose criteria become a call's result, as `streams/fold.py` has it; a test holds the two together."""
 
 _MEASURED = tuple(
     "agent_id direction status end_call_reason started_at ended_at duration_s caller_phone caller_name caller_email "

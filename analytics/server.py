@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import ipaddress
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -28,9 +27,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from analytics.answer import LAG_HEADER, TRUNCATED_HEADER, VERSION_HEADER, Answer, to_arrow, to_json
 from analytics.query import Limits, Query
-from analytics.server_metrics import ServerMetrics
+from analytics.server_metrics import ServerMetrics, partitions_of
 from analytics.upkeep import Kept, endpoints
 from calls.errors import CalltallyError, QueryError, SettingsError, StoreError
+from calls.hosts import OnlyKnownHosts, is_loopback
 from calls.model import Micros
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
@@ -42,6 +42,11 @@ _INLINE_BYTES: Final = 64 << 10
 _SPARE_S: Final = 0.25
 """A query is stopped at its deadline and then needs a moment to say so."""
 _STATUS: Final = {"timeout": 504, "busy": 503, "unauthorized": 401, "request_too_large": 413, "canceled": 499}
+
+_LOOKING: Final = (
+    "The worker's process ended in the midst of its work, and it is looked for the delivery that did it. Until then no "
+    "query runs; ask again in a few seconds."
+)
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -97,6 +102,11 @@ class WorkerState(Protocol):
     def fault(self) -> CalltallyError | None: ...
 
     @property
+    def careful(self) -> bool:
+        """Whether a query now could be taken for what ends the process."""
+        ...
+
+    @property
     def tally(self) -> Tally: ...
 
 
@@ -123,19 +133,24 @@ def create_app(
 
     async def readyz(_: Request) -> Response:
         reason = _not_ready(worker_state)
-        return (
-            _json(200, {"status": "ready"}) if reason is None else _json(503, {"status": "not ready", "reason": reason})
-        )
+        content: dict[str, object] = {"status": "ready"}
+        if reason is not None:
+            content = {"status": "not ready", "reason": reason}
+        if lags := partitions_of(worker_state):
+            content["partitions"] = [
+                {"topic": topic, "partition": number, "lag": lag} for (topic, number), lag in sorted(lags.items())
+            ]
+        return _json(200 if reason is None else 503, content)
 
     async def prometheus(_: Request) -> Response:
         return Response(metrics.text(), media_type=metrics.media_type)
 
     return Starlette(
         routes=[
-            Route("/sql", _guarded(token, sql.answer), methods=["POST"]),
+            Route("/sql", _guarded(token, _unless_careful(worker_state, sql.answer)), methods=["POST"]),
             Route("/version", _guarded(token, version)),
             *(
-                Route(path, _guarded(token, endpoint), methods=[method])
+                Route(path, _guarded(token, _unless_careful(worker_state, endpoint)), methods=[method])
                 for (method, path), endpoint in endpoints(store).items()
             ),
             Route("/healthz", healthz),
@@ -147,9 +162,10 @@ def create_app(
     )
 
 
-def serve(app: ASGIApp, host: str, port: int, *, explicit_token: bool) -> uvicorn.Server:
+def serve(app: ASGIApp, host: str, port: int, *, explicit_token: bool, url: str = "") -> uvicorn.Server:
     """A server whose `run()` blocks until `should_exit` is set; port 0 takes a free one.
 
+    On loopback it answers under this machine's own names and that of `url`, so that no foreign page reads it.
     Raises SettingsError for an address that other machines reach, unless the token was set on purpose.
     """
     if not explicit_token and not is_loopback(host):
@@ -159,7 +175,7 @@ def serve(app: ASGIApp, host: str, port: int, *, explicit_token: bool) -> uvicor
         )
     return _Server(
         uvicorn.Config(
-            app,
+            OnlyKnownHosts(app, urls=[url], setting="sql_url") if is_loopback(host) else app,
             host=host,
             port=port,
             http="httptools",
@@ -193,16 +209,6 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class _Ask(msgspec.Struct, forbid_unknown_fields=True):
@@ -317,6 +323,15 @@ class _Versioned:
         await self._app(scope, receive, send_versioned)
 
 
+def _unless_careful(state: WorkerState, endpoint: Endpoint) -> Endpoint:
+    async def careful(request: Request) -> Response:
+        if state.careful:
+            raise QueryError(_LOOKING, code="busy")
+        return await endpoint(request)
+
+    return careful
+
+
 def _guarded(
     token: str, endpoint: Callable[[Request], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
@@ -386,6 +401,8 @@ async def _problem(_: Request, error: Exception) -> Response:
 def _not_ready(state: WorkerState) -> str | None:
     if state.fault is not None:
         return state.fault.message
+    if state.careful:
+        return _LOOKING
     if not state.running:
         return "The worker is not running yet, or no more."
     if state.rebuilding:
@@ -397,7 +414,7 @@ def _version(store: Readable) -> int:
     return sum(store.positions().values())
 
 
-def _json(status: int, content: dict[str, str]) -> Response:
+def _json(status: int, content: Mapping[str, object]) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
 

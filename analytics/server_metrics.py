@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -61,6 +61,16 @@ class _WorkerCollector(Collector):
         ]
         for name, words, value in gauges:
             yield GaugeMetricFamily(name, words, value=value)
+        partitions = partitions_of(state)
+        if partitions:
+            lags = GaugeMetricFamily(
+                "calltally_worker_partition_lag",
+                "Records of the partition that are not applied yet.",
+                labels=["topic", "partition"],
+            )
+            for (topic, number), lag in partitions.items():
+                lags.add_metric([topic, str(number)], lag)
+            yield lags
         if state.last_commit_at is not None:
             yield GaugeMetricFamily(
                 "calltally_worker_last_commit_timestamp_seconds",
@@ -80,3 +90,14 @@ class _WorkerCollector(Collector):
         for reason, count in dict(tally.dead_letters).items():
             dead.add_metric([reason], count)
         yield dead
+
+
+def partitions_of(state: WorkerState) -> Mapping[tuple[str, int], int]:
+    """Records of each topic's partition that are not applied yet; empty for a worker that reads a journal."""
+    return state.partitions if isinstance(state, _Partitioned) else {}
+
+
+@runtime_checkable
+class _Partitioned(Protocol):
+    @property
+    def partitions(self) -> Mapping[tuple[str, int], int]: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -45,10 +46,13 @@ def _copy(cursor: duckdb.DuckDBPyConnection, made: Path) -> None:
             cursor.execute(f'COMMENT ON COLUMN {name}.main.{table}."{column}" IS {_quoted(comment)}')
         cursor.execute("COMMIT")
     except duckdb.Error:
-        cursor.execute("ROLLBACK")
+        # A failed COMMIT leaves nothing to roll back, and a file that could not be written cannot always be let go
+        # of: neither may hide the first error, and the cursor is thrown away.
+        for statement in ("ROLLBACK", f"DETACH {name}"):
+            with contextlib.suppress(duckdb.Error):
+                cursor.execute(statement)
         raise
-    finally:
-        cursor.execute(f"DETACH {name}")
+    cursor.execute(f"DETACH {name}")
 
 
 def _move(made: Path, path: Path) -> None:

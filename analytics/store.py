@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,14 +22,14 @@ import duckdb
 import pyarrow as pa
 
 from analytics import columns, database
-from analytics.batch import Batch, CallChange, DeliveryRow, Position, StoredCall, StoredEvent
-from analytics.seen import Located, Seen
+from analytics.batch import Batch, CallChange, DeliveryRow, Place, Position, StoredCall, StoredEvent
+from analytics.seen import Located, Seen, Standing
 from analytics.snapshot import write_snapshot
 from analytics.verify import findings
 from calls.errors import StoreDamaged, StoreError, StoreUnavailable
 from calls.model import Call, CallKey, Micros, Rules, StreamPoint, Verdict
 
-__all__ = ["Batch", "CallChange", "DeliveryRow", "Position", "Store", "StoredCall", "StoredEvent"]
+__all__ = ["Batch", "CallChange", "DeliveryRow", "Place", "Position", "Store", "StoredCall", "StoredEvent"]
 
 CURSOR_END_S: Final = 10.0
 CHECKPOINT_WAL_BYTES: Final = 4 << 20
@@ -96,18 +96,47 @@ class Store:
         """Those of the deliveries that are applied, and where each stands lowest; new ids cost no look-up."""
         wanted = {columns.delivery_hash(delivery_id): delivery_id for delivery_id in delivery_ids}
         maybe = self._deliveries.maybe(wanted)
-        if not maybe:
-            return {}
+        found: dict[str, StreamPoint] = {}
+        elsewhere: list[int] = []
+        for key in maybe:
+            recent = self._standing.get(wanted[key])
+            if recent is None:
+                elsewhere.append(key)
+            else:
+                found[wanted[key]] = recent
+        if not elsewhere:
+            return found
         rows = self._read(
             "SELECT id, received_at, journal_id, position FROM kept.deliveries "
-            f"WHERE id_hash IN ({_listed(maybe)}) AND verdict = '{Verdict.ACCEPTED}' AND id IS NOT NULL"
+            f"WHERE id_hash IN ({_listed(elsewhere)}) AND verdict = '{Verdict.ACCEPTED}' AND id IS NOT NULL"
         )
-        asked, found = set(delivery_ids), dict[str, StreamPoint]()
+        asked = set(delivery_ids)
         for row in columns.with_micros(rows).to_pylist():
             point = StreamPoint(row["received_at"], row["journal_id"], row["position"])
             if row["id"] in asked:
                 found[row["id"]] = min(point, found.get(row["id"], point))
         return found
+
+    def places(self, places: Collection[Place]) -> set[Place]:
+        """Those of the places that have a row of `deliveries`; one look-up in the range of their positions."""
+        asked, numbers = set(places), [place.position for place in places]
+        rows = self._read(
+            "SELECT journal_id, position FROM kept.deliveries "
+            f"WHERE position BETWEEN {min(numbers)} AND {max(numbers)} AND position IN (SELECT unnest($positions))",
+            {"positions": numbers},
+        )
+        found = map(Place, rows.column("journal_id").to_pylist(), rows.column("position").to_pylist())
+        return asked.intersection(found)
+
+    def received_at(self, place: Place) -> Micros | None:
+        """When the record that was applied from there came; None where none was, or nothing is known of it."""
+        rows = self._read(
+            "SELECT received_at FROM kept.deliveries WHERE position = $position AND journal_id = $journal_id "
+            "AND source <> ''",
+            {"position": place.position, "journal_id": place.journal_id},
+        )
+        times = columns.with_micros(rows).column("received_at").to_pylist()
+        return int(times[0]) if times else None
 
     def stored_calls(self, keys: Sequence[CallKey]) -> dict[CallKey, StoredCall]:
         """Those of the calls that are there, with their events; new keys cost no look-up."""
@@ -234,7 +263,7 @@ class Store:
         self._positions = {(stream, stream_id): position for stream, stream_id, position in positions}
         self._pending = self._count("kept.rollup_changes")
         self._in_doubt = False
-        self._located = Located()
+        self._located, self._standing = Located(), Standing()
         self._calls = self._seen("kept.calls", "call_hash")
         self._deliveries = self._seen("kept.deliveries", "id_hash")
 
@@ -272,6 +301,9 @@ class Store:
         for stream, position in columns.furthest(batch.positions).items():
             self._positions[stream] = max(position, self._positions.get(stream, position))
         self._deliveries.add([columns.delivery_hash(row.id) for row in batch.deliveries if row.id is not None])
+        for row in batch.deliveries:
+            if row.id is not None and row.verdict == Verdict.ACCEPTED:
+                self._standing.put(row.id, StreamPoint(row.received_at, row.journal_id, row.position))
         hashes = [columns.call_hash(_key(change.after)) for change in batch.changes]
         for key, change in zip(hashes, batch.changes, strict=True):
             self._located.put(key, change.after["first_received_at"])
@@ -297,9 +329,9 @@ class Store:
                 found[key].append(event)
         return found
 
-    def _read(self, text: str) -> pa.Table:
+    def _read(self, text: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
         try:
-            return self._writer.sql(text).to_arrow_table()
+            return self._writer.sql(text, params=parameters).to_arrow_table()
         except duckdb.Error as error:
             raise self._failed("could not be read", error) from error
 

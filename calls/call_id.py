@@ -26,6 +26,7 @@ PLACES = (
     ("call_inbound", "call_id"),
 )
 
+_ELSEWHERE = frozenset(place[0] for place in PLACES) - {"call"}
 _ESCAPED_ASCII = re.compile(rb"\\u00[4-7]")
 
 
@@ -63,6 +64,9 @@ def read(body: bytes) -> str:
 
 def only(body: bytes, value: JsonObject) -> str:
     """The one id that `body`, parsed as `value`, names. Raises PayloadMalformed: call_id_missing, call_id_ambiguous."""
+    ordinary = _ordinary(body, value)
+    if ordinary is not None:
+        return ordinary
     found, keys = _named(value)
     if _may_repeat(body, keys):
         found = _named_by_repeats_too(body)
@@ -77,7 +81,8 @@ def only(body: bytes, value: JsonObject) -> str:
 
 def may_spell_by_escapes(body: bytes) -> bool:
     """Whether some string of the body writes a letter or underscore as an escape, so that its bytes hide a word."""
-    return b"\\u00" in body and _ESCAPED_ASCII.search(body) is not None
+    # A single byte is found twenty times as fast as several, and most bodies have no escapes at all.
+    return b"\\" in body and b"\\u00" in body and _ESCAPED_ASCII.search(body) is not None
 
 
 def _of_native(body: bytes) -> str | None:
@@ -96,6 +101,19 @@ def _of_native(body: bytes) -> str | None:
         return None
     found = native.call.call_id
     return found if 0 < len(found) <= ID_LENGTH_MAX and not found.isspace() else None
+
+
+def _ordinary(body: bytes, value: JsonObject) -> str | None:
+    """The id in `call`, where nothing else of the body can name one; None for any body that needs a closer look."""
+    call = value.get("call")
+    if type(call) is not dict or not _ELSEWHERE.isdisjoint(value):
+        return None
+    found = call.get("call_id")
+    if type(found) is not str or not 0 < len(found) <= ID_LENGTH_MAX or found.isspace():
+        return None
+    if body.count(b'"call_id"') != 1 or body.count(b'"call"') != 1 or may_spell_by_escapes(body):
+        return None
+    return found
 
 
 def _named(value: JsonObject) -> tuple[list[JsonValue], list[str]]:

@@ -16,6 +16,8 @@ import msgspec
 from calls.payload import Payload, parse
 
 Micros: TypeAlias = int
+JsonText: TypeAlias = str
+"""A JSON value as text."""
 
 
 class Trust(StrEnum):
@@ -147,8 +149,8 @@ class Variable(TypedDict):
 
     agent_id: str | None
     name: str
-    value: str | None
-    """The value as JSON text; None where nothing was sent."""
+    value: JsonText | None
+    """None where nothing was sent."""
     value_text: str | None
     """The value as plain text: strings without quotes, true/false, numbers as sent; JSON for lists and objects."""
     value_number: float | None
@@ -161,8 +163,7 @@ class Action(TypedDict):
 
     name: str
     action_type: str | None
-    return_value: str | None
-    """JSON text."""
+    return_value: JsonText | None
     error_message: str | None
     happened_at: Micros | None
 

@@ -46,7 +46,7 @@ class Payload(msgspec.Struct, frozen=True):
 
 def parse(body: bytes) -> Payload:
     """Read a body. Raises PayloadMalformed: empty, not_utf8, too_deep, number_out_of_range, not_json, not_an_object."""
-    if not body.strip():
+    if not body or body.isspace():
         raise PayloadMalformed("The body is empty.", code="empty")
     _refuse_too_deep(body)
     try:

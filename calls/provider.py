@@ -50,6 +50,9 @@ class Provider:
     sends: frozenset[str] = field(default_factory=frozenset)
     """Columns of `calls` and names of list tables (`call_analysis`, `leads`, ...) that this platform can fill; others
     are "not available"."""
+    judges: bool = False
+    """Whether its own judge tells if a call reached its aim: the criterion that the settings name is then the call's
+    `result`, and a booking or a disposition is not."""
     connect: str = ""
     """Where to click and what to paste to connect the platform: Markdown, `{url}` stands for the webhook address."""
 

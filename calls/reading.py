@@ -139,8 +139,8 @@ def variable(name: str, value: JsonValue, *, collected: bool, agent_id: str | No
         "agent_id": agent_id,
         "name": name,
         "value": None if value is None else encode(value),
-        "value_text": plain_text(value),
-        "value_number": _finite(value),
+        "value_text": value if type(value) is str else plain_text(value),
+        "value_number": None if type(value) is str else _finite(value),
         "collected": collected,
     }
 

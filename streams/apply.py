@@ -1,20 +1,22 @@
 """From journalled records to one committed batch of the store; both shells share it.
 
-A repeat changes nothing: a record that is applied already, in this batch or in any before, adds no event. So a shell
-may hand in the same records again whenever it is not sure that a commit went through.
+A record that is applied already, in this batch or in any before, changes nothing: neither a delivery, nor a notice, nor
+what stands for a damaged row. So a shell may hand in the same records again whenever it is not sure that a commit went
+through, and Kafka may bring them again, from whatever partition.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 import structlog
 
-from analytics.store import Batch, CallChange, DeliveryRow, Position, Store, StoredCall, StoredEvent
+from analytics.store import Batch, CallChange, DeliveryRow, Place, Position, Store, StoredCall, StoredEvent
 from calls.errors import CalltallyError, StoreError, StoreMismatch
 from calls.journal_row import Damaged, Record
 from calls.model import (
@@ -29,15 +31,18 @@ from calls.model import (
     Trust,
     Verdict,
 )
+from streams.crashes import CRASHED_WORKER, Crashes
 from streams.fold import fold
 from streams.recent import KnownCall, RecentCalls
 from streams.steps import NORMALISER_FAILED, PROVIDER_UNKNOWN, interpret
 
+JOURNAL: Final = "journal"
+"""The stream that a journal's positions are kept under where it is followed itself."""
 JOURNAL_DAMAGED = "journal_damaged"
 """The reason of the dead letter that stands for a journal row which fails its digest."""
 NOT_STORABLE = "not_storable"
 """The reason of a dead letter whose events the store cannot take: a normaliser's bug that shows only there."""
-OUR_FAULT = frozenset({JOURNAL_DAMAGED, NOT_STORABLE, NORMALISER_FAILED, PROVIDER_UNKNOWN})
+OUR_FAULT = frozenset({JOURNAL_DAMAGED, NOT_STORABLE, NORMALISER_FAILED, PROVIDER_UNKNOWN, CRASHED_WORKER})
 """Reasons that are no sender's doing; each such dead letter is logged as an error."""
 STORE_REFUSED = "store_refused"
 """The code of a StoreError that says: a value cannot be kept, and nothing was changed."""
@@ -69,12 +74,14 @@ class Applier:
         rules: Rules,
         *,
         recent: RecentCalls | None = None,
+        crashes: Crashes | None = None,
         clock: Callable[[], Micros] = lambda: time.time_ns() // 1000,
     ) -> None:
         self.tally = Tally()
         self._store = store
         self._rules = rules
         self._recent = RecentCalls() if recent is None else recent
+        self._crashes = crashes
         self._clock = clock
 
     def apply(self, records: Sequence[Record], positions: Sequence[Position]) -> None:
@@ -84,6 +91,26 @@ class Applier:
         committed is not known, and the caller reopens the store, reads its positions and goes on from there. Other
         errors of the store pass through likewise.
         """
+        crashes = self._crashes
+        if crashes is None or not records:
+            self._apply(records, positions)
+            return
+        left = len(records)
+        try:
+            for piece in crashes.pieces(records):
+                left -= len(piece)
+                self._apply(piece, _up_to(piece, positions) if left else positions)
+        except MemoryError:
+            raise
+        except Exception:
+            crashes.relax()
+            raise
+
+    def forget(self) -> None:
+        """Drop what is remembered of recent calls: for when the store may have been reopened or replaced."""
+        self._recent.clear()
+
+    def _apply(self, records: Sequence[Record], positions: Sequence[Position]) -> None:
         try:
             self._commit(records, positions)
         except Exception as error:
@@ -93,31 +120,35 @@ class Applier:
             log.exception("a batch cannot be stored; looking for the record at fault", records=len(records))
             self._commit_apart(records, positions, error)
 
-    def forget(self) -> None:
-        """Drop what is remembered of recent calls: for when the store may have been reopened or replaced."""
-        self._recent.clear()
-
     def _commit(self, records: Sequence[Record], positions: Sequence[Position]) -> None:
         batch = Batch(positions=list(positions), applied_at=self._clock())
         deliveries = []
+        beside: dict[Place, DeliveryRow] = {}
+        lost: dict[Place, DeadLetter] = {}
         for record in records:
             if isinstance(record, Delivery):
                 deliveries.append(record)
             elif isinstance(record, Notice):
-                batch.deliveries.append(_row_of_notice(record))
+                beside[_place(record)] = _row_of_notice(record)
             else:
-                lost = _in_place_of(record, _journal_of(records, positions))
-                row = _row(lost, Verdict.ACCEPTED)
-                batch.deliveries.append(msgspec.structs.replace(row, id=None, reason=JOURNAL_DAMAGED))
-                batch.dead_letters.append(DeadLetter(reason=JOURNAL_DAMAGED, detail=record.reason, delivery=lost))
-        told = _interpret(self._counting(deliveries, batch), batch)
+                letter = _letter_of(record, _journal_of(record, records, positions))
+                place = _place(letter.delivery)
+                beside[place], lost[place] = _row_of_damaged(letter.delivery), letter
+        counting = self._counting(deliveries, batch, beside)
+        for place in self._not_yet_applied(beside, positions):
+            batch.deliveries.append(beside[place])
+            if place in lost:
+                batch.dead_letters.append(lost[place])
+        told = _interpret(counting, batch, {} if self._crashes is None else self._crashes.deadly)
         touched = self._change_calls(told, batch)
         self._store.apply(batch)
         self._recent.keep(touched)
         self._count(len(records), batch)
 
-    def _counting(self, deliveries: Sequence[Delivery], batch: Batch) -> Iterable[Delivery]:
-        """The deliveries that count; each gets its row, and so does every repeat.
+    def _counting(
+        self, deliveries: Sequence[Delivery], batch: Batch, beside: dict[Place, DeliveryRow]
+    ) -> Iterable[Delivery]:
+        """The deliveries that count, each with its row in the batch; the rows of repeats are put beside.
 
         Of equal ids the one that stands lowest in the journals counts, in whatever order they come: several journals
         may hold the same webhook. So one that stands lower than the applied one takes its place.
@@ -128,21 +159,30 @@ class Applier:
             batch.deliveries.extend([_row(delivery, Verdict.ACCEPTED) for delivery in deliveries])
             return deliveries
         counting = []
-        seen: set[StreamPoint] = set()
         for delivery in sorted(deliveries, key=_point):
             point, held = _point(delivery), standing.get(delivery.id)
-            if point == held or point in seen:
-                continue
-            seen.add(point)
             if held is None or point < held:
                 if held is not None:
                     batch.replaced_event_ids.append(delivery.id)
                 standing[delivery.id] = point
                 batch.deliveries.append(_row(delivery, Verdict.ACCEPTED))
                 counting.append(delivery)
-            else:
-                batch.deliveries.append(_row(delivery, Verdict.REPEATED))
+            elif point != held:
+                beside[_place(delivery)] = _row(delivery, Verdict.REPEATED)
         return counting
+
+    def _not_yet_applied(self, rows: Mapping[Place, object], positions: Sequence[Position]) -> list[Place]:
+        """The places of these rows, without those that have a row in the store."""
+        if not rows:
+            return []
+        # A followed journal tells by its position what is new, so only what Kafka brings has to be looked up.
+        followed = {stream_id: 0 for stream, stream_id, _ in positions if stream == JOURNAL}
+        for (stream, stream_id), position in self._store.positions().items():
+            if stream == JOURNAL and stream_id in followed:
+                followed[stream_id] = position
+        doubtful = [place for place in rows if place.position <= followed.get(place.journal_id, place.position)]
+        applied = self._store.places(doubtful) if doubtful else set()
+        return [place for place in rows if place not in applied]
 
     def _change_calls(self, told: dict[CallKey, list[TimelineEvent]], batch: Batch) -> dict[CallKey, KnownCall]:
         known = self._recent.of(told)
@@ -188,12 +228,12 @@ class Applier:
         batch = Batch(positions=list(positions), applied_at=self._clock())
         detail = f"{type(cause).__name__}: {cause}"[:500]
         earlier = self._store.known([delivery.id]).get(delivery.id)
-        if earlier is not None and earlier <= _point(delivery):
-            batch.deliveries.append(_row(delivery, Verdict.REPEATED))
-        else:
+        if earlier is None or earlier > _point(delivery):
             batch.dead_letters.append(DeadLetter(reason=NOT_STORABLE, detail=detail, delivery=delivery))
             batch.deliveries.append(_row(delivery, Verdict.ACCEPTED))
             batch.replaced_event_ids.extend([] if earlier is None else [delivery.id])
+        elif earlier != _point(delivery) and not self._store.places([_place(delivery)]):
+            batch.deliveries.append(_row(delivery, Verdict.REPEATED))
         self._store.apply(batch)
         self._count(1, batch)
 
@@ -213,7 +253,7 @@ class Applier:
 
 def _up_to(piece: Sequence[Record], positions: Sequence[Position]) -> list[Position]:
     """Where a batch stands after a piece of it; a journal's are in its order, elsewhere all waits for the last."""
-    return [position._replace(position=piece[-1].position) for position in positions if position.stream == "journal"]
+    return [position._replace(position=piece[-1].position) for position in positions if position.stream == JOURNAL]
 
 
 def _is_in_the_records(error: Exception) -> bool:
@@ -223,11 +263,16 @@ def _is_in_the_records(error: Exception) -> bool:
     )
 
 
-def _interpret(deliveries: Iterable[Delivery], batch: Batch) -> dict[CallKey, list[TimelineEvent]]:
+def _interpret(
+    deliveries: Iterable[Delivery], batch: Batch, deadly: Mapping[str, str]
+) -> dict[CallKey, list[TimelineEvent]]:
     """Put events and dead letters into the batch; the events of calls once more by call."""
     told: dict[CallKey, list[TimelineEvent]] = {}
     replaced = set(batch.replaced_event_ids)
     for delivery in deliveries:
+        if deadly and delivery.id in deadly:
+            batch.dead_letters.append(DeadLetter(reason=CRASHED_WORKER, detail=deadly[delivery.id], delivery=delivery))
+            continue
         meaning = interpret(delivery)
         # The parsed body is several times as large as its text; a batch of them would not stay in the CPU's caches.
         delivery.__dict__.pop("payload", None)
@@ -323,15 +368,21 @@ def _row_of_notice(notice: Notice) -> DeliveryRow:
     )
 
 
-def _journal_of(records: Sequence[Record], positions: Sequence[Position]) -> str:
-    """The journal that records come from which cannot tell it themselves."""
-    told = [record.journal_id for record in records if not isinstance(record, Damaged)]
-    return told[0] if told else next((stream_id for stream, stream_id, _ in positions if stream == "journal"), "")
+def _place(record: Delivery | Notice) -> Place:
+    return Place(record.journal_id, record.position)
 
 
-def _in_place_of(damaged: Damaged, journal_id: str) -> Delivery:
-    """A row of the journal that cannot be trusted: all that is known of it is where it stood, not even when it came."""
-    return Delivery(
+def _journal_of(damaged: Damaged, records: Sequence[Record], positions: Sequence[Position]) -> str:
+    """The journal that a record comes from which may not be able to tell it itself."""
+    if damaged.journal_id:
+        return damaged.journal_id
+    told = next((record.journal_id for record in records if not isinstance(record, Damaged)), None)
+    return told or next((stream_id for stream, stream_id, _ in positions if stream == JOURNAL), "")
+
+
+def _letter_of(damaged: Damaged, journal_id: str) -> DeadLetter:
+    """For a row of the journal that cannot be trusted: all that is known of it is where it stood, not when it came."""
+    lost = Delivery(
         source="",
         provider="",
         org="",
@@ -342,6 +393,11 @@ def _in_place_of(damaged: Damaged, journal_id: str) -> Delivery:
         journal_id=journal_id,
         position=damaged.position,
     )
+    return DeadLetter(reason=JOURNAL_DAMAGED, detail=damaged.reason, delivery=lost)
+
+
+def _row_of_damaged(lost: Delivery) -> DeliveryRow:
+    return msgspec.structs.replace(_row(lost, Verdict.ACCEPTED), id=None, reason=JOURNAL_DAMAGED)
 
 
 def _report(letter: DeadLetter) -> None:

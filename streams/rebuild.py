@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -14,11 +14,10 @@ from analytics.store import Position, Store
 from calls.errors import CalltallyError, StoreDamaged, StoreMismatch, StoreUnavailable
 from calls.journal import JournalReader
 from calls.model import Rules
-from streams.apply import Applier, Tally
+from streams.apply import JOURNAL, Applier, Tally
 from streams.collector import rare_collections
+from streams.crashes import Crashes
 
-JOURNAL: Final = "journal"
-"""The stream that a journal's positions are kept under."""
 ASIDE_KEPT: Final = 2
 """So many stores that were set aside are kept, the newest."""
 BATCH_ROWS: Final = 2_000
@@ -27,22 +26,29 @@ log = structlog.get_logger("streams")
 
 
 def rebuild(
-    journal_path: Path, store_path: Path, rules: Rules, *, progress: Callable[[int, int], None] = lambda _, __: None
+    journal_path: Path,
+    store_path: Path,
+    rules: Rules,
+    *,
+    progress: Callable[[int, int], None] = lambda _, __: None,
+    forgiven: Collection[str] = (),
 ) -> Tally:
     """Make the store again beside the present one and put it in its place only when it is whole.
 
-    `progress` is told the position reached and the last one to reach. Raises StoreLocked where a worker runs,
-    StoreMismatch where the journal has lost its beginning, and what journal and store raise; the present store is then
-    as it was.
+    `progress` is told the position reached and the last one to reach; `forgiven` are ids of deliveries that ended a
+    worker's process and are read again. Raises StoreLocked where a worker runs, StoreMismatch where the journal has
+    lost its beginning, and what journal and store raise; the present store is then as it was.
     """
     reader = JournalReader(journal_path)
     try:
         require_beginning(reader)
         _require_no_owner(store_path, rules)
+        crashes = Crashes(store_path)
+        crashes.forgive(forgiven)
         new_path = store_path.with_name(store_path.name + ".rebuilding")
         _remove(new_path)
         try:
-            tally = _fill(reader, new_path, rules, progress)
+            tally = _fill(reader, new_path, rules, progress, crashes)
             _require_no_owner(store_path, rules)
             _put_in_place(new_path, store_path)
         finally:
@@ -89,10 +95,12 @@ def _require_no_owner(store_path: Path, rules: Rules) -> None:
             return
 
 
-def _fill(reader: JournalReader, path: Path, rules: Rules, progress: Callable[[int, int], None]) -> Tally:
+def _fill(
+    reader: JournalReader, path: Path, rules: Rules, progress: Callable[[int, int], None], crashes: Crashes
+) -> Tally:
     store = Store.open(path, rules=rules)
     try:
-        applier = Applier(store, rules)
+        applier = Applier(store, rules, crashes=crashes)
         position, last = 0, reader.last_position()
         progress(position, last)
         with rare_collections():

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from calls.model import Call, CallKey, TimelineEvent
 
-BYTES_MAX: Final = 64 * 1024 * 1024
+BYTES_MAX: Final = 128 * 1024 * 1024
 CALLS_MAX: Final = 50_000
 _CALL_BYTES = 2_500
 _EVENT_BYTES = 3_000
@@ -55,4 +55,7 @@ class RecentCalls:
 
 def _size(known: KnownCall) -> int:
     # The data of an event is held twice: as text, and once more in its fields.
-    return _CALL_BYTES + sum(_EVENT_BYTES + 2 * len(timed.data) for timed in known.events)
+    size = _CALL_BYTES
+    for timed in known.events:
+        size += _EVENT_BYTES + 2 * len(timed.data)
+    return size

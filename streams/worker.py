@@ -16,14 +16,15 @@ from typing import Final
 
 import structlog
 
-from analytics.store import Position, Store
+from analytics.store import Place, Position, Store
 from calls.errors import CalltallyError, JournalDamaged, StoreDamaged, StoreError, StoreMismatch
 from calls.journal import JournalReader
-from calls.journal_row import Record
+from calls.journal_row import Damaged, Record
 from calls.model import Micros, Rules
-from streams.apply import Applier, Tally
+from streams.apply import JOURNAL, Applier, Tally
 from streams.collector import rare_collections
-from streams.rebuild import JOURNAL, require_beginning, set_aside
+from streams.crashes import Crashes
+from streams.rebuild import require_beginning, set_aside
 
 BATCH_ROWS: Final = 2_000
 """Large enough to share a commit's cost, small enough that a stop or a fresh webhook waits a quarter of a second."""
@@ -52,12 +53,18 @@ class WorkerState:
     fault: CalltallyError | None = None
     """Why nothing is being applied now; None while all is well."""
     tally: Tally = field(default_factory=Tally)
+    crashes: Crashes | None = None
     _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=1_000))
 
     @property
     def lag(self) -> int:
         """How many records of the journal are not yet applied."""
         return max(0, self.journal_position - self.position)
+
+    @property
+    def careful(self) -> bool:
+        """Whether it is looked for a record that ends the process; a query would only be in doubt, too."""
+        return self.crashes is not None and self.crashes.is_careful
 
     @property
     def rows_per_s(self) -> float:
@@ -83,6 +90,7 @@ class Worker:
         self._rules = rules
         self._stopping = threading.Event()
         self._store: Store | None = None
+        self._crashes = self.state.crashes = Crashes(store_path)
         self._reader: JournalReader | None = None
         self._rebuild_until = 0
         self._told: set[str] = set()
@@ -102,12 +110,13 @@ class Worker:
             self._require_journal(error)
             set_aside(self._store_path, error)
             self._store = self._open_store()
+        self._crashes.begin()
         return self._store
 
     def run(self) -> None:
         """Apply the journal until `stop`. A failure turns the state's `fault` on and is tried again; a bug raises."""
         store = self._store or self.open()
-        applier = Applier(store, self._rules)
+        applier = Applier(store, self._rules, crashes=self._crashes)
         self.state.tally = applier.tally
         self.state.running = True
         failure: CalltallyError | None = None
@@ -138,6 +147,7 @@ class Worker:
         if self._store is not None:
             self._store.close()
             self._store = None
+            self._crashes.end()
 
     def _follow(self, store: Store, applier: Applier) -> None:
         """Read, apply, repeat, from wherever the store stands."""
@@ -158,6 +168,7 @@ class Worker:
                 self._wait(reader, position, store)
 
     def _wait(self, reader: JournalReader, position: int, store: Store) -> None:
+        self._crashes.relax()
         if not reader.wait(position, QUIET_S):
             self.state.journal_position = position
             store.checkpoint_if_due()
@@ -180,7 +191,22 @@ class Worker:
                 "one.",
                 code="other_journal",
             )
-        return positions.get((JOURNAL, reader.journal_id), 0)
+        position = positions.get((JOURNAL, reader.journal_id), 0)
+        if position:
+            self._require_same_record(store, reader, position)
+        return position
+
+    def _require_same_record(self, store: Store, reader: JournalReader, position: int) -> None:
+        """Raises JournalDamaged where the journal lost its end after that was applied, and has grown again since."""
+        if position < reader.first_position():
+            return
+        records = reader.read(position - 1, rows=1)
+        applied_at = store.received_at(Place(reader.journal_id, position))
+        if records and not isinstance(records[0], Damaged) and applied_at not in (None, records[0].received_at):
+            raise JournalDamaged(
+                f"Position {position} of the journal {self._journal_path} is another record than the one that the "
+                "store has applied: the journal's end was lost and others took its place. Rebuild the store."
+            )
 
     def _begin(self, position: int, last: int) -> None:
         self.state.position, self.state.journal_position = position, last
@@ -198,6 +224,7 @@ class Worker:
             self._told.clear()
 
     def _failed(self, error: CalltallyError) -> None:
+        self._crashes.relax()
         self.state.fault = error
         if error.message not in self._told:
             self._told.add(error.message)

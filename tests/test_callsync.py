@@ -76,6 +76,15 @@ def test_a_call_of_some_length_reached_a_person(
     assert (facts.get("duration_s"), facts["connection"]) == (seconds, connection)
 
 
+def test_a_length_that_only_the_times_tell_counts_too() -> None:
+    """Else a call would have a duration and yet be one of which nobody knows whether it was answered."""
+    began, ended = "2026-05-12T11:58:00Z", "2026-05-12T11:59:01Z"
+    spoken = logged(started_at=began, ended_at=ended, duration_total=None).facts
+    silent = logged(started_at=began, ended_at=began, duration_total=None).facts
+    assert (spoken["duration_s"], spoken["connection"]) == (61.0, Connection.PERSON)
+    assert (silent["duration_s"], silent["connection"]) == (0.0, Connection.UNKNOWN)
+
+
 @pytest.mark.parametrize(
     ("direction", "status", "kept"),
     [

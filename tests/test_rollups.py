@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analytics import store as store_module
+from analytics.selection import RELATIONS
 from analytics.store import CallChange, Store
 from calls.model import Call, Rules, TimelineEvent
 from tests.storing import NOON, SECOND, batch_of, call_of, event_of, everything, key_of, rows
@@ -45,7 +47,9 @@ def opener(empty: bytes, tmp_path: Path) -> Iterator[Opener]:
         store.close()
 
 
-odd_text = st.sampled_from(["", " ", "a", "b", "nul\0", "ünï", "'", "%", "null", "[]", "{}"])
+odd_text = st.sampled_from(
+    ["", " ", "\t", " \N{NO-BREAK SPACE}", "\n", "a", "b", "nul\0", "ünï", "'", "%", "null", "[]", "{}"]
+)
 maybe_text = st.none() | odd_text
 
 variables = st.fixed_dictionaries(
@@ -157,6 +161,20 @@ def test_many_batches_settle_into_the_rollups(opener: Opener) -> None:
     (pending,) = rows(driver.store, "SELECT count(*) FROM kept.rollup_changes")[0]
     assert cast(int, pending) < store_module.SETTLE_ROWS
     assert rows(driver.store, "SELECT sum(calls) FROM rollup_analysis") == [(needed * 1000,)]
+    assert driver.store.verify() == []
+
+
+@pytest.mark.parametrize("text", [" ", "\t", "\N{NO-BREAK SPACE}", "\N{IDEOGRAPHIC SPACE}", "x"])
+def test_what_counts_as_filled_is_one_thing_everywhere(opener: Opener, text: str) -> None:
+    """In the roll-up, in its recount and where a metric counts call by call: only spaces are nothing."""
+    driver = Driver(opener())
+    asked = {"agent_id": None, "name": "name", "value": json.dumps(text), "value_text": text, "value_number": None}
+    driver.say({1: {"variables": [{**asked, "collected": True}]}})
+    by_call = RELATIONS["rollup_variables"].by_call
+    assert by_call is not None
+    filled = int(text != " ")
+    assert rows(driver.store, "SELECT sum(filled) FROM rollup_variables") == [(filled,)]
+    assert rows(driver.store, f"SELECT sum(filled) FROM {by_call.rows}") == [(filled,)]
     assert driver.store.verify() == []
 
 

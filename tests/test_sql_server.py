@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from analytics.access import ensure_token, read_token
 from analytics.query import Limits, Query
-from analytics.server import BODY_MAX, create_app, is_loopback, serve
+from analytics.server import BODY_MAX, create_app, serve
 from analytics.store import Store
 from calls.errors import QueryError, SettingsError, StoreUnavailable
 from calls.model import Rules
@@ -420,11 +420,15 @@ def test_other_machines_need_a_token_set_on_purpose(store: Store, host: str) -> 
     assert serve(app, host, 0, explicit_token=True).config.host == host
 
 
-def test_loopback_is_known() -> None:
-    """All of 127/8, ::1 and localhost; nothing else."""
-    assert [host for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost", "10.0.0.1", "") if is_loopback(host)] == [
-        "127.0.0.1", "127.1.2.3", "::1", "localhost",
-    ]  # fmt: skip
+def test_a_foreign_page_in_a_browser_of_this_machine_reads_nothing(store: Store) -> None:
+    """DNS rebinding: its name leads here, but `Host` stays its own."""
+    with serving(store) as endpoint:
+        port = endpoint.url.rpartition(":")[2]
+        answers = [
+            httpx.get(f"{endpoint.url}/metrics", headers={"Host": host}, trust_env=False).status_code
+            for host in ("rebound.example.org", f"rebound.example.org:{port}", f"localhost:{port}", f"[::1]:{port}")
+        ]
+    assert answers == [421, 421, 200, 200]
 
 
 def test_the_token_is_made_once_and_private(tmp_path: Path) -> None:
@@ -472,7 +476,7 @@ def _running(http: httpx.Client) -> int:
 
 
 def _head(method: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", f"Content-Length: {len(body)}"]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {text}" for name, text in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 

@@ -126,6 +126,37 @@ def test_rot_in_the_data_is_named(path: Path) -> None:
         _read_all(path)
 
 
+def test_rot_that_shows_only_when_a_row_is_read_is_named_too(path: Path) -> None:
+    """Long after the opening, and whatever DuckDB calls it: only a rebuild helps, no retry."""
+    found = 0
+    for _ in _rotten_blocks(path):
+        try:
+            store = Store.open(path, rules=RULES)
+        except StoreDamaged:
+            continue
+        try:
+            store.verify()
+            store.stored_calls([CallKey("aisync", "acme", f"call-{number}") for number in range(1, 2001)])
+        except StoreDamaged:
+            found += 1
+        finally:
+            store.close()
+    assert found
+
+
+def test_a_store_that_fails_at_opening_is_not_left_open(path: Path) -> None:
+    """Else it could neither be set aside nor opened again before the process ends."""
+    kept = []
+    for whole in _rotten_blocks(path):
+        try:
+            Store.open(path, rules=RULES).close()
+        except StoreDamaged as error:
+            kept.append(error)  # with its traceback, which holds what was being opened
+        path.write_bytes(whole)
+        Store.open(path, rules=RULES).close()
+    assert any("could not be read" in error.message for error in kept)
+
+
 def test_a_full_disk_is_survived(store: Store, path: Path) -> None:
     """A commit that cannot be written is reported; after reopening position and rows agree and it goes on."""
     store.apply(new_calls(range(1, 11)))
@@ -154,6 +185,24 @@ def test_a_checkpoint_on_a_full_disk_is_survived(store: Store, path: Path) -> No
     assert store.verify() == []
     store.apply(new_calls([2001]))
     assert store.positions()["journal", JOURNAL] == 2001
+
+
+@pytest.mark.parametrize("room", [20_000, 300_000, 1_500_000])
+def test_a_snapshot_on_a_full_disk_says_so_and_leaves_nothing(store: Store, path: Path, room: int) -> None:
+    """Wherever the disk ends, the first error is told and not what failed after it; the store goes on."""
+    for number in range(1, 2001, 200):
+        store.apply(new_calls(range(number, number + 200), transcript="said " * 1000 + str(number)))
+    store.checkpoint_if_due()
+    before = {file.name for file in path.parent.iterdir()}
+    with _file_size_limit(room), pytest.raises(StoreUnavailable) as refused:
+        store.snapshot(path.with_name("copy.duckdb"))
+    assert "rollback" not in refused.value.message.lower()
+    assert any(word in refused.value.message.lower() for word in ("could not write", "too large", "no space"))
+    assert {file.name for file in path.parent.iterdir()} == before
+    store.apply(new_calls([2001]))
+    store.snapshot(path.with_name("copy.duckdb"))
+    with duckdb.connect(str(path.with_name("copy.duckdb")), read_only=True) as copy:
+        assert copy.sql("SELECT count(*) FROM calls").fetchall() == [(2001,)]
 
 
 def test_reopening_ends_queries_that_run(store: Store) -> None:
@@ -187,6 +236,20 @@ def _read_all(path: Path) -> None:
         store.stored_calls([CallKey("aisync", "acme", f"call-{number}") for number in range(1, 2001)])
     finally:
         store.close()
+
+
+def _rotten_blocks(path: Path) -> Iterator[bytes]:
+    """A store's file with one block after the other rotten; what it was before each."""
+    store = Store.open(path, rules=RULES)
+    for number in range(1, 2001, 500):
+        store.apply(new_calls(range(number, number + 500), transcript="said " * 100))
+    store.close()
+    whole = path.read_bytes()
+    for block in range(3 * 4096, len(whole) - 20_064, 256 * 1024):
+        rotten = bytearray(whole)
+        rotten[block + 20_000 : block + 20_064] = b"\x5a" * 64
+        path.write_bytes(rotten)
+        yield whole
 
 
 def _left_with_wal(path: Path) -> Path:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from datetime import tzinfo
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -110,7 +110,10 @@ def _call_id(raw: bytes, body: JsonObject) -> str:
 
 
 def _text(call: JsonObject, body: JsonObject, key: str) -> str | None:
-    return reading.text(call, key) or reading.text(body, key)
+    value = call.get(key)
+    if type(value) is str and value and not value.isspace():
+        return value
+    return reading.text(body, key) if key in body else None
 
 
 def _facts(call: JsonObject, body: JsonObject, entries: list[tuple[str, JsonValue]]) -> tuple[Stage, Facts]:
@@ -122,12 +125,11 @@ def _facts(call: JsonObject, body: JsonObject, entries: list[tuple[str, JsonValu
     started_at, ended_at, duration = _times(call, body)
     direction = _direction(call, body)
     lead = reading.section(body, "lead")
-    return outcome.stage, reading.known(
+    facts = reading.known(
         agent_id=reading.identifier(call, "model_id") or reading.identifier(body, "model_id"),
         direction=direction,
         status=status,
         end_call_reason=reason,
-        custom_end_call_reason=_text(call, body, "custom_end_call_reason"),
         connection=outcome.connection,
         ended_by=EndedBy.TRANSFER if transferred else outcome.ended_by,
         excluded=outcome.excluded,
@@ -139,13 +141,22 @@ def _facts(call: JsonObject, body: JsonObject, entries: list[tuple[str, JsonValu
         caller_phone=_caller_phone(lead, body, direction),
         caller_name=reading.text(lead, "name") or reading.text(body, "lead_name") or reading.text(body, "name"),
         caller_email=reading.text(lead, "email") or reading.text(body, "lead_email") or reading.text(body, "email"),
-        # The scores `call_summary` and `user_sentiment` of the analysis are criteria; these are texts, where sent.
-        summary=_text(call, body, "summary"),
-        transcript=_text(call, body, "transcript"),
-        recording_url=_text(call, body, "recording_url"),
-        sentiment=_text(call, body, "sentiment"),
     )
+    for name in _TEXTS:
+        found = _text(call, body, name)
+        if found is not None:
+            facts[name] = found
+    return outcome.stage, facts
 
+
+# The scores `call_summary` and `user_sentiment` of the analysis are criteria; these are texts, where sent.
+_TEXTS: tuple[Literal["custom_end_call_reason", "summary", "transcript", "recording_url", "sentiment"], ...] = (
+    "custom_end_call_reason",
+    "summary",
+    "transcript",
+    "recording_url",
+    "sentiment",
+)
 
 _TRANSIENT = frozenset({"pending", "ringing", "in_progress", "paused", "registered", "queue", "queued", "initiated"})
 _CONNECTIONS = {
@@ -269,7 +280,7 @@ def _caller_phone(lead: JsonObject, body: JsonObject, direction: str | None) -> 
     return found or reading.phone(body, "phone_number") or reading.phone(body, "phone")
 
 
-_RESULTS = frozenset({"true", "false", "partial", "not_applicable"})
+_RESULTS: Final = {word: word for word in ("true", "false", "partial", "not_applicable")}
 _FEEDBACK = "_feedback"
 _SUMMARIES = frozenset({"judge_found_partial_or_error", "judge_found_full_error", "all_feedback"})
 """Aggregates over the scores; the first two are bad when true."""
@@ -289,7 +300,7 @@ def _criteria(section: JsonObject) -> Iterator[Analysis]:
     for name, value in section.items():
         if value is None or name in _SUMMARIES or (name.endswith(_FEEDBACK) and _is_feedback(section, name, value)):
             continue
-        result = _result(value)
+        result = (_RESULTS.get(value) if type(value) is str else None) or _result(value)
         if result is not None:
             yield {"criterion": name, "result": result, "feedback": reading.text(section, name + _FEEDBACK)}
 
@@ -305,7 +316,7 @@ def _result(value: JsonValue) -> str | None:
     """A result as we write it; a text or number that is none of the four is kept as it is."""
     if type(value) is str:
         word = value.strip().lower()
-        return word if word in _RESULTS else value if word else None
+        return _RESULTS.get(word, value) if word else None
     if type(value) is bool or type(value) is int or (type(value) is float and math.isfinite(value)):
         return encode(value)
     return None
@@ -315,6 +326,13 @@ def _variables(call: JsonObject, body: JsonObject, agent_id: str | None) -> list
     found: dict[tuple[str | None, str], Variable] = {}
     for parent in (body, call):
         for name, entry in _object(parent, "collected_variables").items():
+            if type(entry) is dict and type(entry.get("collected")) is bool:
+                # What the platform sends in its ordinary shape, at half the price of the closer looks below.
+                value, collected = entry.get("value"), entry["collected"]
+                if type(value) is str or value is None:
+                    row = reading.variable(name, value, collected=collected is True, agent_id=agent_id)
+                    found.setdefault((agent_id, name), row)
+                    continue
             if type(entry) is dict and not _is_leaf(entry):
                 for inner, leaf in entry.items():
                     found.setdefault((name, inner), _variable(inner, leaf, name))
@@ -461,5 +479,6 @@ provider = Provider(
         "transferred_to started_at ended_at duration_s caller_phone caller_name transcript recording_url "
         "call_analysis call_variables call_actions".split()
     ),
+    judges=True,
     connect=_CONNECT,
 )

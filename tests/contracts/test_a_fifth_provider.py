@@ -9,14 +9,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import calls.providers
+from analytics.selection import sends
 from calls.errors import SignatureRejected
-from calls.model import Trust
+from calls.model import Analysis, Appointment, Rules, Trust
 from calls.provider import Provider, discover, named
 from calls.signing import sign, verify
+from streams.fold import fold
 from tests.contracts.samples import delivery_of, meaning, samples_of
+from tests.storing import event_of
 
 NAME = "parrotline"
 
@@ -77,6 +81,7 @@ provider = Provider(
     normalise=normalise,
     events=frozenset({"started", "ended"}),
     sends=frozenset({"connection", "started_at", "ended_at", "duration_s", "summary"}),
+    judges=True,
     connect="Paste `{url}` into **Hooks**.",
 )
 '''
@@ -133,6 +138,17 @@ VECTOR = {
     },
 }
 
+GOAL_MET: Analysis = {"criterion": "goal", "result": "true", "feedback": None}
+GOAL_MISSED: Analysis = {"criterion": "goal", "result": "false", "feedback": None}
+BOOKING: Appointment = {
+    "starts_at": 1_779_000_000_000_000,
+    "ends_at": None,
+    "service": None,
+    "caller_name": None,
+    "caller_phone": None,
+    "calendar_event_id": None,
+    "link": None,
+}
 CONTRACT = Path(__file__).with_name("test_every_provider.py")
 RUN_THE_CONTRACT = """
 import sys, calls.providers, pytest
@@ -188,6 +204,16 @@ def test_it_normalises_its_samples(fifth: Provider) -> None:
     assert {sample.name for sample in samples_of(fifth)} == set(SAMPLES)
     for body, expected in SAMPLES.values():
         assert meaning(delivery_of(fifth, json.dumps(body).encode()), fifth) == expected
+
+
+def test_its_own_judge_decides_its_results(fifth: Provider) -> None:
+    """By data of its module: neither the fold nor the metrics know a platform by name."""
+    timed = msgspec.structs.replace(event_of(1, "c1", analysis=[GOAL_MET], appointments=[BOOKING]), provider=NAME)
+    assert fold([timed], Rules())["result"] == "met"
+    missed = msgspec.structs.replace(timed, event=msgspec.structs.replace(timed.event, analysis=[GOAL_MISSED]))
+    assert fold([missed], Rules())["result"] == "not_met"
+    assert fold([msgspec.structs.replace(missed, provider="aisync")], Rules())["result"] == "met"
+    assert sends(NAME, "result")
 
 
 def test_it_is_forgotten_again() -> None:
