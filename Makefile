@@ -18,6 +18,9 @@ $(STAMP): requirements.txt pyproject.toml
 demo: setup  ## the whole product on this machine, with demo traffic; UP="--ingest-port 9000" passes options
 	$(BIN)/calltally up --demo $(UP)
 
+demo-kafka: setup  ## the same through a real Kafka: Java and Maven bring one, or CALLTALLY_KAFKA_BOOTSTRAP_SERVERS names one
+	$(BIN)/python -m tools.kafka.demo $(UP)
+
 test: setup  ## every test
 	$(BIN)/pytest
 
@@ -33,6 +36,10 @@ format: setup
 
 bench: setup  ## the figures of benchmarks/README.md
 	$(BIN)/python -m benchmarks
+
+faults: setup  ## the long fault runs of docs/faults.md; goes on where it was interrupted
+	$(BIN)/python -m tests.faults
+	CALLTALLY_FAULTS=long $(BIN)/pytest tests/faults --timeout=0
 
 docs: setup  ## write the generated parts of README.md and docs/
 	$(BIN)/python -m tests.docs_generated --write

@@ -7,6 +7,7 @@ import math
 import random
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calls.errors import CalltallyError
-from calls.settings import FILE_NAME, Source, load
+from calls.settings import FILE_NAME, Settings, Source, load
 
 if TYPE_CHECKING:
     import httpx
@@ -29,10 +30,10 @@ DAY_US = 86_400 * 1_000_000
 START_WAIT_S = 30
 
 
-def prepare(folder: Path, ports: Mapping[str, int]) -> None:
+def prepare(folder: Path, chosen: Mapping[str, object]) -> None:
     """Make the demo's own settings file, with secrets made for the occasion; those of an existing one are kept.
 
-    The ports are written down, so that commands in that folder find the processes.
+    Ports and brokers are written down, so that commands in that folder find the processes.
     """
     import tomlkit
 
@@ -41,7 +42,7 @@ def prepare(folder: Path, ports: Mapping[str, int]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
-    document.update({"data_dir": ".", "demo": True, **ports})
+    document.update({"data_dir": ".", "demo": True, **chosen})
     sources = document.setdefault("sources", tomlkit.table(is_super_table=True))
     for name in discover():
         sources.setdefault(name, {"secrets": [secrets.token_hex(24)]})
@@ -49,14 +50,41 @@ def prepare(folder: Path, ports: Mapping[str, int]) -> None:
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
 
 
+def require_own_topics(settings: Settings) -> None:
+    """Raises CalltallyError where made-up calls would mix with what others publish, BrokerError without a broker."""
+    from calls.journal_cursor import JournalCursor
+    from ingest import broker, topics
+
+    with broker.admin(settings) as client:
+        its_id, records = topics.held(client)
+    if not records:
+        return
+    if settings.journal_path.exists():
+        cursor = JournalCursor(settings.journal_path, topics.cursor_name(its_id))
+        try:
+            if cursor.position():
+                return
+        finally:
+            cursor.close()
+    raise CalltallyError(
+        f"The topics at {settings.kafka_bootstrap_servers} hold records that do not come from this demo, and made-up "
+        "calls must not mix with them. Name a Kafka without topics of Calltally, or delete those."
+    )
+
+
 @app.command(hidden=True)
 def demo_traffic(
     history: Annotated[bool, typer.Option(help="Begin with the calls of the last weeks.")] = False,
     seed: Annotated[int, typer.Option(help="The same seed makes the same calls.")] = 7,
-    seconds: Annotated[float, typer.Option(help="Stop after so long; 0 goes on until stopped.")] = 0,
+    seconds: Annotated[float, typer.Option(help="Nothing more is sent after so long; 0 goes on until stopped.")] = 0,
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Post made-up calls of every source without end; run by `calltally up --demo`."""
+    from cli.supervised import end_with_supervisor
+
     settings = load()
+    if supervised:
+        end_with_supervisor()
     address = f"http://{settings.ingest_host}:{settings.ingest_port}"
     asyncio.run(_run(list(settings.sources.values()), address, history, random.Random(seed), seconds))
 
@@ -75,24 +103,32 @@ async def _run(sources: list[Source], address: str, history: bool, dice: random.
     from cli.send import Sender
 
     senders = {source.name: Sender(source, f"{address}/webhooks/{source.name}") for source in sources}
+    answers: Counter[int] = Counter()
+
+    async def post(due: _Due) -> None:
+        status, _ = await senders[due.source.name].post(client, due.body)
+        answers[status] += 1
+
     async with httpx.AsyncClient(timeout=30) as client:
         await _wait_until_ready(client, address)
         if history:
             started = time.monotonic()
             past = list(_history(sources, dice))
             for begin in range(0, len(past), 32):
-                await asyncio.gather(
-                    *(senders[due.source.name].post(client, due.body) for due in past[begin : begin + 32])
-                )
+                await asyncio.gather(*(post(due) for due in past[begin : begin + 32]))
             took_s = time.monotonic() - started
             typer.echo(f"{len(past)} webhooks of the last {HISTORY_DAYS} days, signed and posted in {took_s:.1f} s")
         typer.echo("live calls follow, about one a second; Ctrl-C stops everything")
         end = time.monotonic() + seconds if seconds else math.inf
         for due in _live(sources, dice):
             if due.at > end:
-                return
+                break
             await asyncio.sleep(max(0.0, due.at - time.monotonic()))
-            await senders[due.source.name].post(client, due.body)
+            await post(due)
+    accepted = answers.pop(200, 0)
+    typer.echo(f"{accepted} webhooks accepted, {answers.total()} not; no more follow")
+    # To end would be to be started again.
+    await asyncio.Event().wait()
 
 
 async def _wait_until_ready(client: httpx.AsyncClient, address: str) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analytics.client import Partition
 
 TIMEOUT_S = 3.0
 
@@ -24,6 +28,8 @@ class Health:
     address: str
     state: State
     detail: str = ""
+    partitions: tuple[Partition, ...] = ()
+    """Of a worker that reads from Kafka."""
 
 
 def health(address: str) -> Health:
@@ -38,10 +44,19 @@ def health(address: str) -> Health:
         return Health(address, State.FOREIGN, f"{type(error).__name__}")
     try:
         said = answer.json()
+        partitions = _partitions(said.get("partitions", []))
         if answer.status_code == 200 and said["status"] == "ready":
-            return Health(address, State.READY)
+            return Health(address, State.READY, partitions=partitions)
         if answer.status_code == 503:
-            return Health(address, State.UNREADY, str(said.get("message") or said.get("reason") or ""))
+            return Health(address, State.UNREADY, str(said.get("message") or said.get("reason") or ""), partitions)
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     return Health(address, State.FOREIGN, f"it answered {answer.status_code} to GET /readyz")
+
+
+def _partitions(said: list[dict[str, Any]]) -> tuple[Partition, ...]:
+    if not said:
+        return ()
+    from analytics.client import Partition
+
+    return tuple(Partition(**one) for one in said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -116,11 +116,12 @@ def show_dead(
 
     Example: calltally dead show 634 --body > body.json
     """
-    delivery = _delivery_at(all_settings.load_without_secrets(), position)
+    settings = all_settings.load_without_secrets()
+    delivery = _delivery_at(settings, position)
     if body:
         put(delivery.body, None)
         return
-    told = _told(delivery)
+    told = _told(delivery, settings)
     if form is not Format.TABLE:
         show([told], form)
         return
@@ -142,7 +143,7 @@ def retry_dead(source: SourceOption = None, yes: Yes = False) -> None:
     Example: calltally dead retry
     """
     settings = all_settings.load_without_secrets()
-    plan = _plan_of_dead(settings, source)
+    plan, forgiven = _plan_of_dead(settings, source)
     show(plan, Format.TABLE, columns=["source", "reason", "dead", "readable_now"])
     readable = sum(int(str(row["readable_now"])) for row in plan)
     if not readable:
@@ -152,7 +153,7 @@ def retry_dead(source: SourceOption = None, yes: Yes = False) -> None:
         many = _number(readable, "delivery", "deliveries")
         say(f"{many} would be understood now. To do it: calltally dead retry --yes")
         return
-    tally = _rebuilt(settings)
+    tally = _rebuilt(settings, forgiven)
     say(f"The store was made again from {_number(tally.records, 'record')}.{_dead(tally)}")
 
 
@@ -216,13 +217,14 @@ def _compared(settings: Settings) -> Comparison:
         reader.close()
 
 
-def _rebuilt(settings: Settings) -> Tally:
+def _rebuilt(settings: Settings, forgiven: Collection[str] = ()) -> Tally:
     from streams.rebuild import rebuild as rebuild_store
 
     _quiet()
     try:
         with progress("journal") as told:
-            return rebuild_store(settings.journal_path, settings.store_path, settings.rules, progress=told)
+            paths = settings.journal_path, settings.store_path
+            return rebuild_store(*paths, settings.rules, progress=told, forgiven=forgiven)
     except StoreLocked as error:
         raise StoreLocked(
             f"{error.message} It is the worker: stop it first (Ctrl-C where `calltally up` runs), then repeat this."
@@ -271,11 +273,16 @@ def _records(settings: Settings, positions: list[int]) -> Iterator[Record]:
         reader.close()
 
 
-def _told(delivery: Delivery) -> dict[str, object]:
+def _told(delivery: Delivery, settings: Settings) -> dict[str, object]:
     from calls.model import DeadLetter
+    from streams.crashes import CRASHED_WORKER, Crashes
     from streams.steps import interpret
 
-    meaning = interpret(delivery)
+    crash = Crashes(settings.store_path).deadly.get(delivery.id)
+    if crash is None:
+        meaning = interpret(delivery)
+    else:
+        meaning = DeadLetter(reason=CRASHED_WORKER, detail=crash, delivery=delivery)
     if isinstance(meaning, DeadLetter):
         verdict: dict[str, object] = {"reason": meaning.reason, "detail": meaning.detail}
     else:
@@ -300,10 +307,15 @@ def _body_text(body: bytes) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
-def _plan_of_dead(settings: Settings, source: str | None) -> list[dict[str, object]]:
+def _plan_of_dead(settings: Settings, source: str | None) -> tuple[list[dict[str, object]], set[str]]:
+    """How many of each kind would be understood, and the ids of those that end no process any more."""
     from analytics.client import ask
     from calls.model import DeadLetter, Delivery
+    from cli.trial import is_readable
+    from streams.crashes import Crashes
     from streams.steps import interpret
+
+    deadly, forgiven = Crashes(settings.store_path).deadly, set[str]()
 
     letters = ask(_DEAD_ALL, {"source": source}, settings=settings).table.to_pylist()
     kinds = {row["position"]: (row["source"], row["reason"]) for row in letters}
@@ -312,15 +324,19 @@ def _plan_of_dead(settings: Settings, source: str | None) -> list[dict[str, obje
     try:
         with progress("dead letters") as told:
             for number, record in enumerate(_records(settings, list(kinds)), 1):
-                if isinstance(record, Delivery) and not isinstance(interpret(record), DeadLetter):
-                    readable[kinds[record.position]] += 1
+                if isinstance(record, Delivery):
+                    was_deadly = record.id in deadly
+                    if is_readable(record) if was_deadly else not isinstance(interpret(record), DeadLetter):
+                        readable[kinds[record.position]] += 1
+                        forgiven.update([record.id] if was_deadly else [])
                 told(number, len(kinds))
     except JournalError as error:
         raise CalltallyError(f"The dead letters cannot be read again: {error.message}") from error
-    return [
+    plan: list[dict[str, object]] = [
         {"source": kind[0], "reason": kind[1], "dead": number, "readable_now": readable[kind]}
         for kind, number in dead.most_common()
     ]
+    return plan, forgiven
 
 
 def _retry_held(settings: Settings, source: str | None) -> None:

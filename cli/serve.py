@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Annotated
 
 import typer
@@ -16,23 +17,48 @@ Host = Annotated[str | None, typer.Option(help="Instead of the setting.")]
 
 
 @app.command()
-def ingest(host: Host = None, port: Port = None, supervised: Supervised = False) -> None:
+def ingest(
+    host: Host = None,
+    port: Port = None,
+    supervised: Supervised = False,
+    listener: Annotated[int | None, typer.Option("--listener", hidden=True)] = None,
+    told: Annotated[int | None, typer.Option("--told", hidden=True)] = None,
+) -> None:
     """Receive webhooks: verify, make durable, answer."""
+    from cli.supervised import tell
     from ingest import serve
 
     settings = all_settings.load(ingest_host=host, ingest_port=port)
     _begin(supervised)
-    serve.run(settings, watch=all_settings.SourcesWatch(ingest_host=host, ingest_port=port))
+    serve.run(
+        settings,
+        watch=all_settings.SourcesWatch(ingest_host=host, ingest_port=port),
+        listener=None if listener is None else socket.socket(fileno=listener),
+        prepared=None if told is None else lambda: tell(told),
+    )
 
 
 @app.command()
-def worker(host: Host = None, port: Port = None, supervised: Supervised = False) -> None:
+def worker(
+    host: Host = None,
+    port: Port = None,
+    kafka: Annotated[
+        bool, typer.Option("--kafka", help="Apply what the relay published to Kafka, instead of the journal here.")
+    ] = False,
+    from_oldest: Annotated[
+        bool,
+        typer.Option(
+            "--from-oldest", help="With --kafka: go on with the oldest records there are, though some are gone."
+        ),
+    ] = False,
+    supervised: Supervised = False,
+) -> None:
     """Apply the journal to the store and answer SQL."""
     from cli import worker_process
 
     settings = all_settings.load_without_secrets(sql_host=host, sql_port=port)
     _begin(supervised)
-    worker_process.run(settings)
+    worker_process.run(settings, kafka=kafka, from_oldest=from_oldest)
 
 
 @app.command()

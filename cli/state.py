@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from cli import quarantined
 from cli.health import Health, State, health
 
 if TYPE_CHECKING:
+    from analytics.client import Partition
     from calls.settings import Settings
 
 
@@ -26,6 +27,21 @@ class Journalled:
     bytes: int = 0
     newest_at: datetime | None = None
     error: str | None = None
+
+
+@dataclass(slots=True)
+class Relayed:
+    """How far the relay has published the journal to Kafka."""
+
+    running: bool
+    position: int
+    lag: int
+    """Records of the journal that Kafka has not acknowledged."""
+    records_per_s: float
+    fault: str | None
+    """Why nothing is published now."""
+    findings: list[str]
+    """What about the topics should be otherwise."""
 
 
 @dataclass(slots=True)
@@ -64,8 +80,11 @@ class Status:
     worker: Health
     journal: Journalled
     store: Stored
+    relay: Relayed | None
+    """None where this journal was never published."""
     lag: int | None
-    """How many records of the journal are not applied; None where that cannot be told."""
+    """How many records are received and not applied, on their way through Kafka included; None where that cannot be
+    told."""
     sources: list[Sender] = field(default_factory=list)
     quarantine_error: str | None = None
 
@@ -79,6 +98,9 @@ class Status:
                 yield f"{name.capitalize()} is not ready: {one.detail}"
             elif one.state is State.FOREIGN:
                 yield f"At {one.address}, where {name} should be, something else answers: {one.detail}."
+        if self.relay is not None and self.relay.running:
+            yield self.relay.fault and f"The relay waits: {self.relay.fault}"
+            yield from self.relay.findings
         yield self.journal.error
         yield self.store.error
         yield self.quarantine_error
@@ -103,12 +125,14 @@ def look(settings: Settings) -> Status:
     ingest = health(settings.ingest_url)
     if ingest.state in (State.READY, State.UNREADY) and writer_of(settings.journal_path) is None:
         ingest = replace(ingest, state=State.FOREIGN, detail="the ingest of another data folder")
+    worker, relay = health(settings.sql_url), _relay(settings, journal)
     found = Status(
         ingest=ingest,
-        worker=health(settings.sql_url),
+        worker=worker,
         journal=journal,
         store=store,
-        lag=None if store.error or position is None else max(0, journal.position - position),
+        relay=relay,
+        lag=None if store.error else _lag(worker, journal, relay, position),
         sources=sorted(senders.values(), key=lambda sender: sender.source),
     )
     try:
@@ -122,7 +146,11 @@ def look(settings: Settings) -> Status:
 def lines(status: Status, now: datetime) -> Iterator[tuple[str, str]]:
     """What stands, for a person: a name, and words."""
     yield "ingest", _process(status.ingest)
+    if status.relay is not None:
+        yield "relay", _relaying(status.relay)
     yield "worker", _process(status.worker)
+    if status.worker.partitions:
+        yield "in Kafka", _partitions(status.worker.partitions)
     journal, store = status.journal, status.store
     if journal.id is None:
         yield "journal", "none yet; ingest makes it when it starts"
@@ -130,10 +158,12 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, str]]:
         yield "journal", f"{journal.position:,} records, {_bytes(journal.bytes)}, newest {_ago(journal.newest_at, now)}"
     if store.error:
         yield "store", "cannot be asked; see below"
-    elif status.lag is None:
+    elif status.lag is None and not (store.bytes or store.calls):
         yield "store", "none yet; the worker makes it when it starts"
     else:
         behind = f"{status.lag:,} records behind" if status.lag else "up to date"
+        if status.lag is None:
+            behind = "how far behind cannot be told while the worker is away"
         yield "store", f"{behind}, {store.calls:,} calls, {store.events:,} events, {_bytes(store.bytes)}"
     if store.dead_letters:
         yield "not readable", f"{store.dead_letters:,} deliveries; see `calltally dead list`"
@@ -175,6 +205,30 @@ def _journal(path: Path) -> Journalled:
         return Journalled(bytes=_size(path), error=error.message)
     at = [_time(record.received_at) for record in newest if not isinstance(record, Damaged)]
     return Journalled(reader.journal_id, last, _size(path), at[0] if at else None)
+
+
+def _relay(settings: Settings, journal: Journalled) -> Relayed | None:
+    from calls import relay_report
+
+    report = relay_report.read(settings.data_dir)
+    if report is None:
+        return None
+    # What it knew of the journal is as old as its last words; the file is here.
+    last = journal.position if report.journal_id in ("", journal.id) else report.journal_position
+    return Relayed(
+        running=relay_report.running(settings.data_dir),
+        position=report.position,
+        lag=max(0, last - report.position),
+        records_per_s=report.records_per_s,
+        fault=None if report.fault is None else report.fault.message,
+        findings=report.findings,
+    )
+
+
+def _lag(worker: Health, journal: Journalled, relay: Relayed | None, position: int | None) -> int | None:
+    if worker.partitions:
+        return sum(one.lag for one in worker.partitions) + (0 if relay is None else relay.lag)
+    return None if position is None else max(0, journal.position - position)
 
 
 def _store(settings: Settings, journal_id: str | None) -> tuple[Stored, int | None]:
@@ -221,6 +275,21 @@ FROM deliveries WHERE source <> '' GROUP BY source
 def _process(one: Health) -> str:
     where = f"at {one.address}"
     return f"{one.state} {where}" + (f": {one.detail}" if one.detail else "")
+
+
+def _relaying(relay: Relayed) -> str:
+    behind = f"{relay.lag:,} records not published yet" if relay.lag else "all of the journal is published"
+    if not relay.running:
+        return f"not running, {behind}"
+    return f"waits, {behind}; see below" if relay.fault else f"running, {behind}"
+
+
+def _partitions(partitions: Sequence[Partition]) -> str:
+    behind = [one for one in partitions if one.lag]
+    if not behind:
+        return f"nothing waits in {len(partitions)} partitions"
+    each = ", ".join(f"{one.lag:,} in {one.topic} {one.partition}" for one in behind)
+    return f"{sum(one.lag for one in behind):,} records wait for the worker: {each}"
 
 
 def _size(path: Path) -> int:

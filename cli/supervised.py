@@ -1,4 +1,4 @@
-"""What a process does that `calltally up` started: it ends when its supervisor is gone."""
+"""What a process that `calltally up` started does: it tells when it is prepared, and ends with its supervisor."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ import threading
 def end_with_supervisor() -> None:
     """Ask ourselves to stop once standard input ends: the supervisor holds its other end for as long as it lives."""
     threading.Thread(target=_wait_for_the_end, name="supervisor-watch", daemon=True).start()
+
+
+def tell(descriptor: int) -> None:
+    """Tell the supervisor, once, that we are prepared to take over from the process before us."""
+    os.write(descriptor, b"prepared")
+    os.close(descriptor)
 
 
 def _wait_for_the_end() -> None:

@@ -3,12 +3,20 @@
 A child that ends is started again after a short pause that doubles up to `PAUSE_MAX_S`; it resets once a child has
 lived for `SETTLED_S`. A child that ends with exit code 2 (wrong settings), or with any failure before it ever settled
 once, ends everything: starting it again would only repeat the same sentence.
+
+A child's listening socket belongs to the supervisor, so that who connects while the child is being started again
+waits instead of being refused. On SIGHUP every child begins anew, with the code and the settings that are on disk
+now. One with a socket hands over: its successor starts beside it, and it is stopped when that one is prepared; where
+the successor cannot start, the old one goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +28,10 @@ PAUSE_MAX_S = 5.0
 SETTLED_S = 15.0
 """Longer than a child may wait for a lock before it gives up."""
 STOP_S = 10.0
+HAND_OVER_S = 7.0
+"""Shorter than the successor waits for the lock of the one before it."""
+PREPARED_S = 30.0
+READY_S = 10.0
 LINE_BYTES_MAX = 1024 * 1024
 COLOURS = ("36", "35", "33", "32", "34", "31")
 
@@ -33,7 +45,10 @@ class Child:
     environment: Mapping[str, str] = field(repr=False)
     stop_order: int
     ready_at: tuple[str, int] | None = None
-    """The next child starts once this host and port takes connections, or after a few seconds."""
+    """The next child starts once this host and port answers, or after a few seconds."""
+    listener: socket.socket | None = field(default=None, repr=False)
+    """A listening socket that each process of this child gets as `--listener`; it also gets `--told`, a descriptor on
+    which it says when it is prepared to take over from another one."""
 
 
 class Supervisor:
@@ -44,8 +59,12 @@ class Supervisor:
         self._folder = folder
         self._out = out
         self._width = max(len(child.name) for child in children)
-        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._lives: dict[str, list[_Life]] = {child.name: [] for child in children}
+        """The processes of each child, the oldest first; two while one hands over to the other."""
+        self._planned: set[str] = set()
+        """Children that are being stopped in order to begin anew."""
         self._stopping = asyncio.Event()
+        self._renewal = asyncio.Event()
         self._exit_code = 0
 
     async def run(self) -> int:
@@ -53,6 +72,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up, os.isatty(0))
         keepers: list[asyncio.Task[None]] = []
         for index, child in enumerate(self._children):
             if self._stopping.is_set():
@@ -64,7 +84,9 @@ class Supervisor:
             waiting.cancel()
             if child.ready_at is not None:
                 await self._ready(child)
+        renewing = asyncio.create_task(self._renew_when_asked())
         await self._stopping.wait()
+        renewing.cancel()
         self.say("stopping")
         await self._stop_in_order()
         await asyncio.gather(*keepers)
@@ -85,6 +107,9 @@ class Supervisor:
                 return
             settled = loop.time() - born >= SETTLED_S
             ever_settled = ever_settled or settled
+            if child.name in self._planned:
+                self._planned.discard(child.name)
+                continue
             if code == 2 or (code != 0 and not ever_settled and code > 0):
                 self.say(f"{child.name} cannot start (exit code {code}); its last lines say why")
                 self._exit_code = code
@@ -96,27 +121,77 @@ class Supervisor:
             await self._pause(pause_s)
 
     async def _one_life(self, child: Child, colour: str, started: asyncio.Event) -> int:
+        lives = self._lives[child.name]
         try:
-            process = await self._start(child)
+            life = lives[0] if lives else await self._start(child, colour)
         except OSError as error:
             self.say(f"{child.name} cannot be started: {error.strerror}")
             return 1
         started.set()
         if self._stopping.is_set():
             await self._stop(child.name)
-        await self._relay_output(child, colour, process)
-        return await process.wait()
+        code = await life.end()
+        lives.remove(life)
+        return code
 
-    async def _start(self, child: Child) -> asyncio.subprocess.Process:
+    async def _start(self, child: Child, colour: str) -> _Life:
         # The child holds the reading end of our pipe as its stdin: when we die, however we die, it sees the end
         # of it and stops by itself, so that no orphan keeps a port or the journal's lock.
-        process = await asyncio.create_subprocess_exec(
-            *child.arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT, cwd=self._folder, env=dict(child.environment), start_new_session=True,
-            limit=LINE_BYTES_MAX,
-        )  # fmt: skip
-        self._processes[child.name] = process
-        return process
+        reading, writing = os.pipe()
+        arguments, handed = list(child.arguments), []
+        if child.listener is not None:
+            handed = [child.listener.fileno(), writing]
+            arguments += ["--listener", str(handed[0]), "--told", str(handed[1])]
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT, cwd=self._folder, env=dict(child.environment),
+                start_new_session=True, limit=LINE_BYTES_MAX, pass_fds=handed,
+            )  # fmt: skip
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        output = asyncio.create_task(self._relay_output(child, colour, process))
+        life = _Life(process, output, reading)
+        self._lives[child.name].append(life)
+        return life
+
+    async def _renew_when_asked(self) -> None:
+        while True:
+            await self._renewal.wait()
+            self._renewal.clear()
+            for index, child in enumerate(self._children):
+                await self._renew(child, COLOURS[index % len(COLOURS)])
+            self.say("every process has begun anew")
+
+    async def _renew(self, child: Child, colour: str) -> None:
+        lives = self._lives[child.name]
+        if not lives:
+            return  # it is about to be started anyway
+        old = lives[0]
+        self.say(f"{child.name} begins anew")
+        if child.listener is None:
+            self._planned.add(child.name)
+            await self._stop_life(child.name, old, STOP_S)
+        else:
+            new = await self._start(child, colour)
+            if not await new.prepared(PREPARED_S):
+                await self._give_up(child.name, new)
+                return
+            await self._stop_life(child.name, old, HAND_OVER_S)
+        if child.ready_at is not None:
+            await self._ready(child)
+
+    async def _give_up(self, name: str, new: _Life) -> None:
+        """A successor that cannot start: what runs goes on, unless that has ended meanwhile."""
+        await self._stop_life(name, new, STOP_S)
+        lives = self._lives[name]
+        if new in lives[1:]:
+            code = await new.end()
+            lives.remove(new)
+            self.say(f"the new {name} cannot start (exit code {code}); the one before it goes on")
 
     async def _relay_output(self, child: Child, colour: str, process: asyncio.subprocess.Process) -> None:
         if process.stdout is None:
@@ -132,17 +207,23 @@ class Supervisor:
             self._print(child.name, colour, line.decode(errors="replace").rstrip("\n"))
 
     async def _ready(self, child: Child) -> None:
+        answered = asyncio.create_task(self._answered(child))
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([answered, stopping], timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
+        for task in (answered, stopping):
+            task.cancel()
+
+    async def _answered(self, child: Child) -> None:
+        """Return once the child answers; that its port takes connections says little where the socket is ours."""
         host, port = child.ready_at or ("", 0)
-        for _ in range(100):
-            if self._stopping.is_set():
-                return
-            try:
-                _, writer = await asyncio.open_connection(host, port)
-            except OSError:
-                await self._pause(0.05)
-            else:
-                writer.close()
-                return
+        while True:
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_connection(host, port)
+                with contextlib.closing(writer):
+                    writer.write(b"GET /healthz HTTP/1.1\r\nHost: calltally\r\nConnection: close\r\n\r\n")
+                    if await reader.read(1):
+                        return
+            await asyncio.sleep(0.05)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -156,19 +237,63 @@ class Supervisor:
             await asyncio.gather(*(self._stop(name) for name in names))
 
     async def _stop(self, name: str) -> None:
-        process = self._processes.get(name)
-        if process is None or process.returncode is not None:
+        await asyncio.gather(*(self._stop_life(name, life, STOP_S) for life in list(self._lives[name])))
+
+    async def _stop_life(self, name: str, life: _Life, seconds: float) -> None:
+        process = life.process
+        if process.returncode is not None:
             return
         process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), STOP_S)
+            await asyncio.wait_for(process.wait(), seconds)
         except TimeoutError:
-            self.say(f"{name} did not stop within {STOP_S:.0f} s and is killed; nothing acknowledged is lost by that")
+            self.say(f"{name} did not stop within {seconds:.0f} s and is killed; nothing acknowledged is lost by that")
             process.kill()
             await process.wait()
+
+    def _hung_up(self, in_a_terminal: bool) -> None:
+        # The same signal says that the terminal is gone; then nobody is there to press Ctrl-C.
+        if in_a_terminal and not os.isatty(0):
+            self._stopping.set()
+        else:
+            self._renewal.set()
 
     def _print(self, name: str, colour: str, text: str) -> None:
         prefix = f"{name:<{max(self._width, 9)}} |"
         if self._out.isatty():
             prefix = f"\x1b[{colour}m{prefix}\x1b[0m"
-        print(prefix, text, file=self._out, flush=True)
+        # Where nobody reads the log any more, the processes go on, and are still stopped in order.
+        with contextlib.suppress(OSError):
+            print(prefix, text, file=self._out, flush=True)
+
+
+class _Life:
+    """One process of a child."""
+
+    def __init__(self, process: asyncio.subprocess.Process, output: asyncio.Task[None], told: int) -> None:
+        self.process = process
+        self._output = output
+        self._told = asyncio.create_task(_says_something(told))
+
+    async def prepared(self, seconds: float) -> bool:
+        """Whether it says in time that it is prepared to take over."""
+        await asyncio.wait([self._told], timeout=seconds)
+        return self._told.done() and self._told.result()
+
+    async def end(self) -> int:
+        """Its exit code, once it has ended and all it said is told."""
+        await self._output
+        return await self.process.wait()
+
+
+async def _says_something(descriptor: int) -> bool:
+    """Whether anything comes out of a pipe before its other end is closed; closes this end."""
+    readable = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+        return os.read(descriptor, 1) != b""
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)

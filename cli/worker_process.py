@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,22 +14,26 @@ from analytics.access import ensure_token
 from analytics.query import Limits
 from analytics.store import Store
 from streams.collector import rare_collections
-from streams.worker import Worker
 
 if TYPE_CHECKING:
     from calls.settings import Settings
+    from streams.faust_app import KafkaWorker
+    from streams.worker import Worker
 
 STOP_S = 8.0
 
 log = structlog.get_logger("worker")
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises StoreLocked, StoreUnavailable, StoreMismatch, SettingsError."""
+def run(settings: Settings, *, kafka: bool = False, from_oldest: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM: from the journal, or with `kafka` from what the relay published.
+
+    `from_oldest` goes on with the oldest records that Kafka still has. Raises StoreLocked, StoreUnavailable,
+    StoreMismatch, SettingsError.
+    """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     token = settings.sql_token or ensure_token(settings.sql_token_path)
-    rules, path = settings.rules, settings.store_path
-    worker = Worker(settings.journal_path, lambda: Store.open(path, rules=rules), rules, store_path=path)
+    worker = _of_kafka(settings, from_oldest) if kafka else _of_journal(settings)
     store = worker.open()
     app = server.create_app(
         store,
@@ -37,7 +42,8 @@ def run(settings: Settings) -> None:
         worker_state=worker.state,
         on_stuck=_restart,
     )
-    web = server.serve(app, settings.sql_host, settings.sql_port, explicit_token=settings.sql_token is not None)
+    explicit = settings.sql_token is not None
+    web = server.serve(app, settings.sql_host, settings.sql_port, explicit_token=explicit, url=settings.sql_url)
     thread = threading.Thread(target=_apply, args=(worker,), name="apply")
     with rare_collections():
         thread.start()
@@ -50,9 +56,27 @@ def run(settings: Settings) -> None:
             log.info("stopped", position=worker.state.position)
 
 
-def _apply(worker: Worker) -> None:
+def _of_journal(settings: Settings) -> Worker:
+    from streams.worker import Worker
+
+    rules, path = settings.rules, settings.store_path
+    return Worker(settings.journal_path, lambda: Store.open(path, rules=rules), rules, store_path=path)
+
+
+def _of_kafka(settings: Settings, from_oldest: bool) -> KafkaWorker:
+    from streams.faust_app import KafkaWorker
+
+    rules, path = settings.rules, settings.store_path
+    return KafkaWorker(settings, lambda: Store.open(path, rules=rules), from_oldest=from_oldest)
+
+
+def _apply(worker: Worker | KafkaWorker) -> None:
     try:
         worker.run()
+    except MemoryError:
+        # Ended as the kernel would end it: the next process looks for the delivery that does this.
+        log.critical("the worker has no memory left", exc_info=True)
+        os.kill(os.getpid(), signal.SIGKILL)
     except BaseException:
         # A bug: the supervisor starts a new process, which goes on where the store is.
         log.critical("the worker failed", exc_info=True)

@@ -21,8 +21,9 @@ import pyarrow as pa
 import streamlit as st
 
 from analytics import metric as all_metrics
-from analytics.client import Answer, Client
+from analytics.client import Answer, Client, Partition
 from analytics.metric import Metric, Parameter, catalogue
+from calls import relay_report
 from calls import settings as all_settings
 from calls.errors import CalltallyError, QueryError
 from calls.settings import Settings
@@ -40,6 +41,18 @@ CHOICES_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """What is under way between the journal and the store, where that leads through Kafka."""
+
+    unpublished: int
+    """Records of the journal that are not in Kafka yet; 0 where another machine has the journal."""
+    stopped: str
+    """Why nothing is published now, in a few words; empty while it is."""
+    fullest: Partition
+    """Where most records wait for the worker."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pulse:
     """How the worker is, as far as we know."""
 
@@ -51,6 +64,8 @@ class Pulse:
     """Why numbers do not move on, in a sentence; empty while all is well."""
     reachable: bool
     seen_at: datetime | None
+    way: Way | None = None
+    """None where Kafka is not used."""
 
 
 @dataclass(slots=True)
@@ -263,7 +278,7 @@ class Worker:
         try:
             client = self._connected()
             version, lag = client.state()
-            reason = client.not_ready()
+            said = client.readiness()
         except CalltallyError as error:
             if isinstance(error, QueryError) and error.code == "unauthorized":
                 self._client = None
@@ -271,7 +286,7 @@ class Worker:
         if version < last.version:
             # Another store: what was kept under its version numbers is of the one before.
             self.kept.forget()
-        return Pulse(version, lag, reason or "", True, datetime.now(UTC))
+        return Pulse(version, lag, said.reason or "", True, datetime.now(UTC), _way(said.partitions))
 
     def _connected(self) -> Client:
         self._client = self._client or Client.of(settings())
@@ -281,6 +296,19 @@ class Worker:
 @st.cache_resource(show_spinner=False)
 def _worker() -> Worker:
     return Worker()
+
+
+def _way(partitions: Sequence[Partition]) -> Way | None:
+    if not partitions:
+        return None
+    folder = settings().data_dir
+    report = relay_report.read(folder)
+    stopped = ""
+    if report is not None and not relay_report.running(folder):
+        stopped = "no relay runs"
+    elif report is not None and report.fault is not None:
+        stopped = "Kafka takes nothing now"
+    return Way(0 if report is None else report.lag, stopped, max(partitions, key=lambda one: one.lag))
 
 
 def _choices_now() -> Choices:

@@ -54,12 +54,11 @@ def stand_still() -> None:
 def heading(title: str, about: str) -> None:
     """Title and one grey line: what is shown, how fresh it is, and what is behind, if anything."""
     fresh = data.freshness()
-    lag = data.pulse().lag
     part.heading(
         title,
         about if fresh.newest else f"{about} · nothing received yet",
         newest_ms=round(fresh.newest.timestamp() * 1000) if fresh.newest else None,
-        behind=f"{words.count(lag)} behind" if lag else "",
+        behind=_behind(data.pulse()),
     )
 
 
@@ -75,13 +74,29 @@ def _watch() -> None:
         st.rerun(scope="app")
 
 
+def _behind(now: Pulse) -> str:
+    """What is received but not counted, and where on the way it is."""
+    if now.way is None:
+        return f"{words.count(now.lag)} behind" if now.lag else ""
+    parts = []
+    if now.way.unpublished or now.way.stopped:
+        why = f" ({now.way.stopped})" if now.way.stopped else ""
+        parts.append(f"{words.count(now.way.unpublished)} not in Kafka yet{why}")
+    if now.lag:
+        fullest = now.way.fullest
+        where = f"{words.count(fullest.lag)} of them in {fullest.topic} {fullest.partition}"
+        parts.append(f"{words.count(now.lag)} waiting in Kafka, {where}")
+    return " · ".join(parts)
+
+
 def _is_due(drawn: Drawn, now: Pulse) -> bool:
     if not now.reachable:
         # What is on the screen stays there until there is something newer.
         return False
     if not drawn.pulse.reachable:
         return True
-    changed = (now.version, now.lag) != (drawn.pulse.version, drawn.pulse.lag)
+    before = drawn.pulse
+    changed = (now.version, now.lag, now.way) != (before.version, before.lag, before.way)
     rested = drawn.usual_s < HEAVY_S or time.monotonic() - drawn.ended_at >= REST * drawn.usual_s
     return bool(st.session_state.get("follows")) and changed and rested
 

@@ -56,6 +56,10 @@ class Counters:
         self._commit.observe(seconds)
         self._batch.observe(deliveries)
 
+    def also(self, collector: Collector) -> None:
+        """Show what this one tells, too."""
+        self._registry.register(collector)
+
     def text(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self._registry)

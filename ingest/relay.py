@@ -103,7 +103,7 @@ class Relay:
 
     def _tell_of(self, found: Topics) -> None:
         if found.made:
-            log.info("topics made", topics=found.made)
+            log.info("topics made", topics=", ".join(found.made))
         sentences = [finding.sentence for finding in found.findings]
         for sentence in sentences:
             if sentence not in self.state.findings:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,44 +17,12 @@ from prometheus_client.registry import Collector
 
 from calls.errors import BrokerError, CalltallyError
 from calls.model import Micros
+from calls.relay_report import FILE_NAME, LOCK_NAME, Fault, Report, read, running
 
-FILE_NAME = "relay.json"
-LOCK_NAME = "relay.lock"
+__all__ = ["Fault", "RelayMetrics", "RelayState", "Report", "now", "only_one", "read", "running", "write"]
+
 RATE_S = 10.0
 MICROS_PER_S = 1_000_000
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """Why nothing is being published."""
-
-    code: str
-    message: str
-    transient: bool
-    since: Micros
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What the relay said of itself when it last wrote its file."""
-
-    process: int
-    written_at: Micros
-    running: bool
-    """Whether it still meant to go on then; a relay that was killed could not say otherwise."""
-    journal_id: str
-    position: int
-    """Everything up to here is acknowledged by Kafka."""
-    journal_position: int
-    published: int
-    """Records acknowledged since the relay started, chunks each."""
-    records_per_s: float
-    last_ack_at: Micros | None
-    fault: Fault | None
-    findings: list[str]
-    """What about the topics should be otherwise, sentences."""
-
-    @property
-    def lag(self) -> int:
-        return max(0, self.journal_position - self.position)
 
 
 @dataclass
@@ -122,29 +90,6 @@ def write(report: Report, data_dir: Path) -> None:
     fresh.replace(path)
 
 
-def read(data_dir: Path) -> Report | None:
-    """The relay's last words, None where there never was a relay or they cannot be read."""
-    try:
-        return msgspec.json.decode((data_dir / FILE_NAME).read_bytes(), type=Report)
-    except (OSError, msgspec.MsgspecError):
-        return None
-
-
-def running(data_dir: Path) -> bool:
-    """Whether a relay of this data folder lives now."""
-    try:
-        descriptor = os.open(data_dir / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 @contextlib.contextmanager
 def only_one(data_dir: Path) -> Iterator[None]:
     """The right to relay this data folder's journal, freed however we end. Raises BrokerError (`relay_running`)."""
@@ -165,8 +110,10 @@ def only_one(data_dir: Path) -> Iterator[None]:
 class RelayMetrics(Collector):
     """What `/metrics` of ingest says about a relay of the same data folder; nothing where there never was one."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, last_position: Callable[[], int] | None = None) -> None:
+        """`last_position` is the journal's now, known better than by a relay that may be gone."""
         self._data_dir = data_dir
+        self._last_position = last_position
 
     def collect(self) -> Iterable[Metric]:
         report = read(self._data_dir)
@@ -180,6 +127,12 @@ class RelayMetrics(Collector):
         )
         yield GaugeMetricFamily(
             "calltally_relay_position", "Kafka has acknowledged the journal up to this position.", value=report.position
+        )
+        last = report.journal_position if self._last_position is None else self._last_position()
+        yield GaugeMetricFamily(
+            "calltally_relay_lag",
+            "Records of the journal that Kafka has not acknowledged.",
+            value=max(0, last - report.position),
         )
         yield CounterMetricFamily("calltally_relay_records", "Records that Kafka acknowledged.", value=report.published)
         if report.last_ack_at is not None:

@@ -8,7 +8,8 @@ import gc
 import resource
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import partial
 
 import structlog
 import uvicorn
@@ -16,23 +17,25 @@ import uvloop
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from calls.errors import CalltallyError, JournalError, JournalUnavailable, SettingsError
+from calls.errors import JournalError, JournalUnavailable, SettingsError
 from calls.journal import Journal
 from calls.settings import Settings, SourcesWatch
 from ingest.acceptance import Acceptance
 from ingest.app import Door
 from ingest.counters import Counters
 from ingest.inbound import InboundAnswers, StoreLookUp
+from ingest.listener import BACKLOG, bind
 from ingest.notices import Notices
 from ingest.protocol import Limits, StrictProtocol, sweep_deadlines
 from ingest.quarantine import Quarantine
+from ingest.relay_state import RelayMetrics
 from ingest.reverification import Reverification
 
 TICK_S = 0.5
 MEMORY_WAIT_S = 1.5
 """How long the first webhook may wait for the memory of earlier ones to be read."""
 STOP_S = 5
-BACKLOG = 4096
+TELL_S = 0.05
 GARBAGE_THRESHOLD = 20_000
 DESCRIPTORS = 65_536
 LOCK_WAIT_S = 10.0
@@ -47,18 +50,22 @@ def run(
     watch: SourcesWatch | None = None,
     limits: Limits | None = None,
     listener: socket.socket | None = None,
+    prepared: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    `watch` tells changes of sources; `listener` is a bound socket to use instead of the configured address.
-    Raises JournalLocked, JournalUnavailable, JournalDamaged, SettingsError.
+    `watch` tells changes of sources; `listener` is a bound socket to use instead of the configured address. `prepared`
+    is called when all that can be done beside another ingest is done: what is left needs the journal, for which this
+    one then waits. Raises JournalLocked, JournalUnavailable, JournalDamaged, SettingsError.
     """
     _allow_many_connections()
     # What is loaded by now stays: the collector need not look at it again, nor after every 700 requests.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD)
-    bound = listener or _listen(settings)
+    bound = listener or bind(settings)
+    if prepared is not None:
+        prepared()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, watch, limits or Limits(), bound))
 
@@ -81,6 +88,7 @@ async def _serve(settings: Settings, watch: SourcesWatch | None, limits: Limits,
         return journal.health() or acceptance.overdue()
 
     counters = Counters(unready=unready, connections=lambda: len(state.connections), lost=lambda: notices.lost)
+    counters.also(RelayMetrics(settings.data_dir, journal.last_position))
     acceptance.on_commit = counters.committed
     door = Door(
         settings,
@@ -92,7 +100,7 @@ async def _serve(settings: Settings, watch: SourcesWatch | None, limits: Limits,
         unready=unready,
         limits=limits,
     )
-    reverification = Reverification(held, lambda: door.gates, acceptance.accept)
+    reverification = Reverification(held, lambda: door.gates, partial(acceptance.accept, late=True))
     remembering = asyncio.create_task(_remember(acceptance, journal))
     background = [
         remembering,
@@ -103,15 +111,16 @@ async def _serve(settings: Settings, watch: SourcesWatch | None, limits: Limits,
     bound.listen(BACKLOG)
     _say_listening(settings, bound)
     try:
-        await _Server(door, state).serve(sockets=[bound])
+        await _Server(door, state, limits).serve(sockets=[bound])
     finally:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         notices.flush(all_of_them=True)
         answers.close()
-        await asyncio.to_thread(journal.close)
         await asyncio.to_thread(held.close)
+        # The journal last: the process that waits for it takes over all the rest at once.
+        await asyncio.to_thread(journal.close)
         log.info("stopped")
 
 
@@ -161,7 +170,7 @@ def _changed_sources(door: Door, watch: SourcesWatch | None) -> list[str]:
 class _Server(uvicorn.Server):
     """uvicorn without its habit of dying by the signal that stopped it: there is a journal to close."""
 
-    def __init__(self, door: Door, state: ServerState) -> None:
+    def __init__(self, door: Door, state: ServerState, limits: Limits) -> None:
         super().__init__(
             Config(
                 door, interface="asgi3", http=StrictProtocol, ws="none", lifespan="off", access_log=False,
@@ -170,6 +179,30 @@ class _Server(uvicorn.Server):
             )
         )  # fmt: skip
         self.server_state = state
+        self._drain_s = limits.drain_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve on, and take new connections, while senders are told to close theirs; only then stop listening.
+
+        Whoever comes after us accepts once we have let go of the journal, so the later we stop, the shorter the time
+        in which new connections wait in the socket's queue.
+        """
+        telling = asyncio.create_task(self._tell_to_close())
+        try:
+            for _ in range(round(self._drain_s / TELL_S)):
+                if not self.server_state.connections:
+                    break
+                await asyncio.sleep(TELL_S)
+            await super().shutdown(sockets)
+        finally:
+            telling.cancel()
+
+    async def _tell_to_close(self) -> None:
+        # Again and again, because connections still arrive, and the last ones after uvicorn has gone through them.
+        while True:
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
+            await asyncio.sleep(TELL_S)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -184,21 +217,6 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
-
-
-def _listen(settings: Settings) -> socket.socket:
-    host, port = settings.ingest_host, settings.ingest_port
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        raise CalltallyError(
-            f"Webhooks cannot be received on {host} port {port}: {error.strerror}. "
-            "Perhaps ingest already runs; else choose another with ingest_host and ingest_port."
-        ) from None
-    return bound
 
 
 def _say_listening(settings: Settings, bound: socket.socket) -> None:

@@ -12,16 +12,19 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 from analytics.store import Store
+from streams.worker import WorkerState
 from tests.serving import TOKEN, Serving, serving
 
 SCRIPT = Path(__file__).parent.parent / "dashboard" / "entry" / "start.py"
 
 
 @contextmanager
-def served(store: Store, folder: Path, patch: pytest.MonkeyPatch, *, port: int = 0) -> Iterator[Serving]:
+def served(
+    store: Store, folder: Path, patch: pytest.MonkeyPatch, *, port: int = 0, state: WorkerState | None = None
+) -> Iterator[Serving]:
     """A dashboard's surroundings: an endpoint over the store, and settings that lead to it."""
     st.cache_resource.clear()
-    with serving(store, port=port) as endpoint:
+    with serving(store, port=port, state=state) as endpoint:
         patch.setenv("CALLTALLY_SQL_URL", endpoint.url)
         patch.setenv("CALLTALLY_SQL_TOKEN", TOKEN)
         patch.setenv("CALLTALLY_DATA_DIR", str(folder))

@@ -1,16 +1,22 @@
-"""The generated parts of README.md: what the code knows is written there by `make docs` and compared by a test."""
+"""The generated parts of the documentation: what the code knows is written by `make docs` and compared by a test."""
 
 from __future__ import annotations
 
+import json
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from analytics.metric import catalogue
+from analytics.store import Store
+from calls.model import Rules
 from calls.provider import discover
 from calls.settings import described
+from streams.announce import call_schema
 
 README = Path(__file__).parent.parent / "README.md"
+DOCS = README.parent / "docs"
 
 
 def generated(text: str) -> str:
@@ -49,11 +55,40 @@ def _settings() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _call_schema() -> str:
+    """The JSON Schema of `calltally.calls`; fields are described as the columns they are published from."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **call_schema()}
+    comments = _comments()
+    for name, table in _TABLES.items():
+        for field, said in schema["$defs"][name]["properties"].items():
+            if (table, field) in comments:
+                said["description"] = comments[table, field]
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _comments() -> dict[tuple[str, str], str]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.open(Path(folder) / "store.duckdb", rules=Rules())
+        try:
+            with store.cursor() as cursor:
+                rows = cursor.execute('SELECT "table", "column", comment FROM schema_columns').fetchall()
+        finally:
+            store.close()
+    return {(table, column): comment for table, column, comment in rows}
+
+
+_TABLES = {
+    "CallRecord": "calls", "Analysis": "call_analysis", "Variable": "call_variables", "Action": "call_actions",
+    "Appointment": "appointments", "Lead": "leads",
+}  # fmt: skip
 PARTS: Mapping[str, Callable[[], str]] = {"providers": _providers, "metrics": _metrics, "settings": _settings}
+FILES: Mapping[Path, Callable[[], str]] = {DOCS / "calltally.calls.schema.json": _call_schema}
+"""Files that are generated as a whole."""
 
 if __name__ == "__main__":
-    written = generated(README.read_text(encoding="utf-8"))
-    if "--write" in sys.argv:
-        README.write_text(written, encoding="utf-8")
-    else:
-        print(written)
+    written = {README: generated(README.read_text(encoding="utf-8")), **{path: make() for path, make in FILES.items()}}
+    for path, text in written.items():
+        if "--write" in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        else:
+            print(text)

@@ -26,9 +26,16 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(store: Readable, *, port: int = 0, token: str = TOKEN, limits: Limits | None = None) -> Iterator[Serving]:
+def serving(
+    store: Readable,
+    *,
+    port: int = 0,
+    token: str = TOKEN,
+    limits: Limits | None = None,
+    state: WorkerState | None = None,
+) -> Iterator[Serving]:
     """Serve the store until the block ends."""
-    state = WorkerState(running=True)
+    state = state or WorkerState(running=True)
     stuck = threading.Event()
     app = create_app(store, token=token, limits=limits or Limits(), worker_state=state, on_stuck=stuck.set)
     server = serve(app, "127.0.0.1", port, explicit_token=False)

@@ -11,7 +11,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from analytics.store import CallChange, Store
+from calls.errors import BrokerUnavailable
 from calls.model import CallKey, Rules
+from ingest import relay_state
+from ingest.relay_state import RelayState
+from streams.kafka_state import KafkaState
 from tests.dashboards import drawn, served, told
 from tests.serving import Serving, serving, until
 from tests.storing import batch_of, call_of, event_of
@@ -171,6 +175,32 @@ def test_a_worker_that_lags_is_told_of(store: Store, endpoint: Serving) -> None:
 
     endpoint.state.rebuilding = True
     until(lambda: "being rebuilt" in told(drawn()))
+
+
+def test_what_is_on_its_way_through_kafka_is_told_of(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How much is not published and why, how much waits for the worker and where; nothing while nothing waits."""
+    full(store)
+    state = KafkaState(running=True)
+    state.partitions = {("calltally.deliveries", 0): 120, ("calltally.deliveries", 1): 3, ("calltally.notices", 0): 0}
+    with served(store, tmp_path, monkeypatch, state=state), relay_state.only_one(tmp_path):
+        relay = RelayState(position=5, journal_position=12, running=True)
+        relay_state.write(relay.report(), tmp_path)
+        said = told(drawn())
+        assert "7 not in Kafka yet" in said
+        assert "123 waiting in Kafka, 120 of them in calltally.deliveries 0" in said
+
+        relay.failed(BrokerUnavailable("Kafka is away."))
+        relay_state.write(relay.report(), tmp_path)
+        until(lambda: "7 not in Kafka yet (Kafka takes nothing now)" in told(drawn()))
+
+        state.fault = BrokerUnavailable("Kafka is away: 127.0.0.1:1 cannot be reached.")
+        until(lambda: "cannot be reached" in (said := told(drawn())) and "numbers are not complete" in said)
+
+        state.fault, state.partitions = None, dict.fromkeys(state.partitions, 0)
+        relay_state.write(RelayState(position=12, journal_position=12, running=True).report(), tmp_path)
+        until(lambda: "Kafka" not in told(drawn()))
 
 
 def _attempts(test: AppTest) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs_generated import README, generated
+from tests.docs_generated import FILES, README, generated
 
 PAGE = README.read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"^(?:\$ )?calltally ([a-z]+(?: [a-z]+)?)", PAGE, re.MULTILINE)))
@@ -18,6 +18,12 @@ COMMANDS = sorted(set(re.findall(r"^(?:\$ )?calltally ([a-z]+(?: [a-z]+)?)", PAG
 def test_the_generated_parts_of_the_readme_are_fresh() -> None:
     """`make docs` changes nothing."""
     assert generated(PAGE) == PAGE
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_the_generated_files_are_fresh(path: Path) -> None:
+    """`make docs` changes none of them."""
+    assert path.read_text(encoding="utf-8") == FILES[path]()
 
 
 @pytest.mark.parametrize("words", COMMANDS)

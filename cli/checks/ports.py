@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import httpx
 
 from calls.errors import QueryError
+from calls.hosts import is_loopback
 from calls.journal_lock import writer_of
 from cli.check import Finding, Level, Patient
 from cli.health import Health, State
@@ -53,8 +54,7 @@ def _worker(patient: Patient) -> Iterator[Finding]:
 
 def _dashboard(patient: Patient) -> Iterator[Finding]:
     host, port = patient.settings.dashboard_host, patient.settings.dashboard_port
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    address = f"http://{f'[{here}]' if ':' in here else here}:{port}"
+    address = patient.settings.dashboard_local_url
     try:
         answer = httpx.get(f"{address}/_stcore/health", timeout=3, trust_env=False)
     except httpx.ConnectError:
@@ -107,8 +107,6 @@ def _elsewhere(name: str, found: Health, setting: str) -> Finding:
 
 
 def _exposed(patient: Patient) -> Iterator[Finding]:
-    from analytics.server import is_loopback
-
     settings = patient.settings
     if not is_loopback(settings.sql_host) and settings.sql_token is None:
         yield Finding(
@@ -120,7 +118,7 @@ def _exposed(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             Level.WRONG,
             f"The dashboard is to listen on {settings.dashboard_host} without a password: it will refuse to start.",
-            "Set dashboard_password_hash, or leave dashboard_host at 127.0.0.1 behind a proxy that asks who comes.",
+            "Make one with `calltally password`, or leave dashboard_host at 127.0.0.1 behind a proxy with a login.",
         )
     if not is_loopback(settings.ingest_host) and not settings.public_url.startswith("https://"):
         yield Finding(

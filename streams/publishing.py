@@ -1,0 +1,87 @@
+"""What follows from commits is published: in order, behind the applying, and again after a crash.
+
+How far everything is published stands in the store under a second stream, saved with a later batch. What lies between
+that and what is applied is read from Kafka again at the start and published once more, so no list of what is still to
+be sent is kept anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final
+
+from analytics.store import Position
+from calls.journal_row import Record
+from calls.records import Outgoing
+from streams.announce import ANNOUNCED, Announcer
+
+WAITING_MAX: Final = 20_000
+"""So many records may wait to be sent; then applying waits for them."""
+
+
+class Publishing:
+    """Sends what an announcer makes of committed records; of several versions of a call that wait, the newest."""
+
+    def __init__(self, announcer: Announcer) -> None:
+        self._announcer = announcer
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._changed = threading.Condition()
+        self._waiting: dict[tuple[str, bytes], Outgoing] = {}
+        self._reached: dict[str, int] = {}
+        self._announced: dict[str, int] = {}
+        self._saved: dict[str, int] = {}
+        self._sending = False
+        self._closed = False
+
+    def positions(self) -> list[Position]:
+        """How far all is published since this was asked last. Of the applying thread."""
+        with self._changed:
+            news = {name: at for name, at in self._announced.items() if self._saved.get(name) != at}
+            self._saved.update(news)
+        return [Position(ANNOUNCED, name, at) for name, at in news.items()]
+
+    def committed(self, records: Sequence[Record], positions: Iterable[Position]) -> None:
+        """These records were just applied, up to these positions. Of the applying thread."""
+        self._add(self._announcer.again(records), positions)
+
+    def again(self, records: Sequence[Record], positions: Iterable[Position]) -> None:
+        """These were applied before, and may not have been published. Of the applying thread."""
+        self._add(self._announcer.again(records), positions)
+
+    async def run(self, send: Callable[[Outgoing], Awaitable[Awaitable[object]]]) -> None:
+        """Send what waits, for ever; `send` gives a record away and what waits for its acknowledgement."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            with self._changed:
+                batch, reached = list(self._waiting.values()), dict(self._reached)
+                self._waiting.clear()
+                self._sending = True
+                self._changed.notify_all()
+            acknowledgements = [await send(outgoing) for outgoing in batch]
+            if acknowledgements:
+                await asyncio.gather(*acknowledgements)
+            with self._changed:
+                self._announced.update(reached)
+                self._sending = False
+                self._changed.notify_all()
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait in a thread until all is sent, not longer than that; then nothing waits for room any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting and not self._sending, timeout_s)
+            self._closed = True
+            self._changed.notify_all()
+
+    def _add(self, outgoing: Iterable[Outgoing], positions: Iterable[Position]) -> None:
+        with self._changed:
+            for record in outgoing:
+                key = (record.topic, record.key)
+                self._waiting.pop(key, None)
+                self._waiting[key] = record
+            self._reached.update((position.stream_id, position.position) for position in positions)
+            self._loop.call_soon_threadsafe(self._wake.set)
+            self._changed.wait_for(lambda: self._closed or len(self._waiting) < WAITING_MAX)

@@ -1,0 +1,172 @@
+"""A relay at work: over a journal that is being written, in a thread or as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+from calls.journal import Append, Journal, NewDelivery, NewNotice
+from calls.model import Trust, delivery_id
+from calls.provider import discover
+from calls.settings import Settings, load
+from calls.traffic import one_call
+from ingest import relay_state
+from ingest.relay import Relay
+from tests.journalling import Answers
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEADLINE_S = 60.0
+STARTED_AT = 1_750_000_000_000_000
+LONG = os.environ.get("CALLTALLY_FAULTS") == "long"
+"""Whether faults last as long as they do in life; `make faults` sets it."""
+
+
+class Writing:
+    """A journal in a data folder, with its writer open."""
+
+    def __init__(self, folder: Path) -> None:
+        self._answers = Answers()
+        self.path = folder / "data" / "journal.sqlite"
+        self._journal = Journal(self.path, on_committed=self._answers)
+        self.records: list[NewDelivery | NewNotice] = []
+        """What was appended; the first has position 1."""
+
+    @property
+    def journal_id(self) -> str:
+        return self._journal.journal_id
+
+    def append(self, records: Sequence[NewDelivery | NewNotice]) -> None:
+        """Journal them; they are durable when this returns."""
+        self.records += records
+        for record in records:
+            self._journal.append(Append(record))
+        self._answers.wait_durable(len(self.records))
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def bodies(self) -> list[bytes]:
+        """Of the deliveries."""
+        return [record.body for record in self.records if isinstance(record, NewDelivery)]
+
+    def positions(self) -> set[int]:
+        return set(range(1, len(self.records) + 1))
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Writing]:
+    made = Writing(folder)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def webhooks(count: int, *, seed: int = 1) -> list[NewDelivery]:
+    """That many deliveries of calls of all four platforms."""
+    dice = Random(seed)
+    found: list[NewDelivery] = []
+    names = list(discover())
+    while len(found) < count:
+        name = names[dice.randrange(len(names))]
+        for post in one_call(discover()[name], dice=dice, ended_at=STARTED_AT + len(found) * 1_000_000):
+            found.append(webhook(post.body, source=name, at=STARTED_AT + len(found)))
+    return found[:count]
+
+
+def webhook(body: bytes, *, source: str = "synthflow", at: int = STARTED_AT) -> NewDelivery:
+    return NewDelivery(
+        source=source, provider=source, org="", body=body, headers={"content-type": "application/json"},
+        received_at=at, trust=Trust.B, id=delivery_id(source, body),
+    )  # fmt: skip
+
+
+def settings(folder: Path, bootstrap: str, **more: object) -> Settings:
+    return load(folder, {}, kafka_bootstrap_servers=bootstrap, **more)
+
+
+@contextmanager
+def relaying(settings: Settings, *, again_from: int | None = None) -> Iterator[Relay]:
+    """A relay in a thread of its own, stopped at the end; what it raised is raised here."""
+    relay = Relay(settings, again_from=again_from)
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            relay.run()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="relay")
+    thread.start()
+    try:
+        yield relay
+    finally:
+        relay.stop()
+        thread.join(30)
+        assert not thread.is_alive(), "the relay does not stop"
+        if raised:
+            raise raised[0]
+
+
+def published(relay: Relay, position: int, *, deadline_s: float = DEADLINE_S) -> None:
+    """Wait until Kafka has acknowledged everything up to a position."""
+    until(lambda: relay.state.position >= position, deadline_s, lambda: f"{relay.state}")
+
+
+def faulty(relay: Relay, code: str) -> str:
+    """Wait until the relay says that fault; its sentence."""
+    until(
+        lambda: relay.state.fault is not None and relay.state.fault.code == code, DEADLINE_S, lambda: f"{relay.state}"
+    )
+    assert relay.state.fault is not None
+    return relay.state.fault.message
+
+
+def until(condition: Callable[[], bool], deadline_s: float, what: Callable[[], str] = str) -> None:
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not happen in time: {what()}"
+        threading.Event().wait(0.005)
+
+
+class RelayProcess:
+    """`calltally relay` as a person starts it."""
+
+    def __init__(self, folder: Path, bootstrap: str, *words: str) -> None:
+        self.folder = folder
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLTALLY_")}
+        self.log = (folder / "relay.log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cli.main", "relay", *words],
+            cwd=folder, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+            env={**environment, "PYTHONPATH": str(ROOT), "CALLTALLY_KAFKA_BOOTSTRAP_SERVERS": bootstrap},
+        )  # fmt: skip
+
+    def report(self) -> relay_state.Report | None:
+        """What this process, not one before it, said of itself."""
+        report = relay_state.read(self.folder / "data")
+        return report if report is not None and report.process == self.process.pid else None
+
+    def published(self, position: int) -> None:
+        def reached() -> bool:
+            assert self.process.poll() is None, (self.folder / "relay.log").read_text()
+            report = self.report()
+            return report is not None and report.position >= position
+
+        until(reached, DEADLINE_S, (self.folder / "relay.log").read_text)
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self.process.send_signal(number)
+        code = self.process.wait(30)
+        self.log.close()
+        return code

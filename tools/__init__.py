@@ -1,0 +1,1 @@
+"""What serves development beside the product."""

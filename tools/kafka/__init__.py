@@ -1,0 +1,1 @@
+"""A Kafka of our own, for tests and for the demo."""
