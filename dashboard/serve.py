@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
+import hashlib
+import hmac
+import threading
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,17 +14,36 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from analytics.access import ensure_token
+from analytics.metric import interval
 from calls.errors import SettingsError
+from calls.hosts import OnlyKnownHosts, is_loopback
 from calls.settings import Settings
+from dashboard.attempts import Attempts
+from dashboard.password import check_hash
+from dashboard.sessions import Sessions
+from dashboard.sign_in import WATCH, SignIn
 
 HERE = Path(__file__).parent
 
 log = structlog.get_logger("dashboard")
 
 
+def refuse_strangers(settings: Settings) -> None:
+    """Raises SettingsError where everybody on the network could look."""
+    if is_loopback(settings.dashboard_host) or settings.dashboard_password_hash is not None:
+        return
+    raise SettingsError(
+        f"The dashboard is to listen on {settings.dashboard_host}, which other machines can reach, and has no "
+        "password. Make one with `calltally password`, or leave CALLTALLY_DASHBOARD_HOST at 127.0.0.1 and put a proxy "
+        "with a login in front of it."
+    )
+
+
 def run(settings: Settings) -> None:
     """Serve the pages until SIGINT or SIGTERM. Raises SettingsError where that would show them to strangers."""
-    _refuse_strangers(settings)
+    refuse_strangers(settings)
+    guards = _guards(settings)
     # Its import takes a second, which a refusal need not wait for.
     import streamlit
 
@@ -32,7 +53,9 @@ def run(settings: Settings) -> None:
         "server.port": settings.dashboard_port,
         "browser.serverPort": settings.dashboard_port,
     }
-    app = streamlit.App(HERE / "entry" / "start.py", middleware=[Middleware(RightBase)], on_script_error=_page_failed)
+    # Intervals take half a second to import, which the first page would wait for.
+    threading.Thread(target=interval, args=(1, 1), name="warm", daemon=True).start()
+    app = streamlit.App(HERE / "entry" / "start.py", middleware=guards, on_script_error=_page_failed)
     app.run(config=options)
 
 
@@ -43,10 +66,11 @@ class RightBase:
     in its console. Every page of ours is one word below the root, whatever proxy stands before it.
     """
 
-    SCRIPT = b'<script>window.__streamlit={BACKEND_BASE_URL:new URL(".",location.href).href}</script></head>'
+    SCRIPT = '<script>window.__streamlit={BACKEND_BASE_URL:new URL(".",location.href).href}</script>'
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, more: str = "") -> None:
         self._app = app
+        self._scripts = f"{self.SCRIPT}{more}</head>".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start: Message | None = None
@@ -67,7 +91,7 @@ class RightBase:
             body += message.get("body", b"")
             if message.get("more_body"):
                 return
-            body = body.replace(b"</head>", self.SCRIPT, 1)
+            body = body.replace(b"</head>", self._scripts, 1)
             MutableHeaders(scope=start)["content-length"] = str(len(body))
             await send(start)
             await send({"type": "http.response.body", "body": body})
@@ -97,20 +121,27 @@ def _page_failed(error: Exception) -> bool:
     return True
 
 
-def _refuse_strangers(settings: Settings) -> None:
-    if _is_loopback(settings.dashboard_host):
-        return
-    raise SettingsError(
-        f"The dashboard would be open to everybody on {settings.dashboard_host}. Bind it to 127.0.0.1 "
-        "(dashboard_host) and put a proxy with a login in front of it."
+def _guards(settings: Settings) -> list[Middleware]:
+    """What stands before Streamlit, outermost first."""
+    if settings.dashboard_password_hash is None:
+        # Without a password whoever reaches the page may read it: it must not be a foreign page of this very browser.
+        return [
+            Middleware(OnlyKnownHosts, urls=[settings.dashboard_url], setting="dashboard_url"),
+            Middleware(RightBase),
+        ]
+    check_hash(settings.dashboard_password_hash)
+    own = ensure_token(settings.data_dir / "dashboard.key")
+    key = hmac.new(own.encode(), settings.dashboard_password_hash.encode(), hashlib.sha256).digest()
+    sign_in = Middleware(
+        SignIn,
+        password_hash=settings.dashboard_password_hash,
+        sessions=Sessions(key),
+        attempts=Attempts(),
+        url=settings.dashboard_url,
+        # Browsers keep the cookies of all ports of a host together.
+        cookie=f"calltally_{settings.dashboard_port}",
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return [sign_in, Middleware(RightBase, more=WATCH)]
 
 
 def _flat(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
