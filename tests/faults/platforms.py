@@ -55,12 +55,21 @@ OFF_AFTER = {"inboundflow": 10}
 TIMEOUT_S = 10.0
 
 
-def webhooks(dice: Random, only: str = "") -> Iterator[Webhook]:
-    """An endless stream, the events of a call near each other but in any order; of one platform where it is named."""
+LONG_BYTES = (250_000, 800_000)
+"""A long call's transcript: more than some brokers take in one record."""
+
+
+def webhooks(dice: Random, only: str = "", *, long: bool = False) -> Iterator[Webhook]:
+    """An endless stream, the events of a call near each other but in any order; of one platform where it is named.
+
+    With `long` one of a few hundred calls has a transcript of `LONG_BYTES`.
+    """
     while True:
         waiting: list[Webhook] = []
         for _ in range(8):
             waiting += _of_one_call(dice, only)
+        if long and dice.random() < 0.05:
+            waiting += _synthflow(dice, dice.getrandbits(120), words=dice.randrange(*LONG_BYTES) // 4)
         dice.shuffle(waiting)
         for webhook in waiting:
             yield webhook
@@ -83,7 +92,7 @@ def _of_one_call(dice: Random, only: str) -> list[Webhook]:
     )
 
 
-def _synthflow(dice: Random, number: int) -> list[Webhook]:
+def _synthflow(dice: Random, number: int, *, words: int = 0) -> list[Webhook]:
     call_id = str(uuid.UUID(int=number))
     outcome = dice.choice(["true", "false", "partial", "not_applicable"])
     body = {
@@ -93,7 +102,7 @@ def _synthflow(dice: Random, number: int) -> list[Webhook]:
             "status": dice.choice(["completed", "no-answer", "busy", "hangup_on_voicemail"]), "call_id": call_id,
             "model_id": f"agent-{dice.randrange(4)}", "duration": dice.randrange(5, 400),
             "start_time": _iso(dice), "end_call_reason": dice.choice(["human_goodbye", "agent_goodbye", "timeout"]),
-            "transcript": "bot: Hello.\nhuman: " + "yes " * dice.randrange(400),
+            "transcript": "bot: Hello.\nhuman: " + "yes " * (words or dice.randrange(400)),
         },
         "analysis": {"goal": outcome, "goal_feedback": "as heard"},
         "collected_variables": {"user_name": {"value": "Ada", "collected": dice.random() < 0.8}},

@@ -1,0 +1,138 @@
+"""The soak: steady traffic with repeats and forgeries for a long time, now and then a kill or a restart.
+
+What is looked at is what grows: memory, file handles, the journal's and the store's write-ahead logs, the time of an
+answer and the time until a webhook can be asked for. `python -m tests.faults.soak --minutes 60 --rate 500` is the long
+form; it prints a line each minute, and at its end compares everything as the other scenarios do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Final
+
+import psutil
+
+from tests.faults import scenarios
+from tests.faults.cast import Folder, Up, ask
+from tests.faults.driver import Driver
+
+PROCESSES: Final = ("ingest", "worker")
+PROBES: Final = 20
+"""How many webhooks are timed for a sample."""
+
+
+@dataclass
+class Sample:
+    """One look at everything that could grow."""
+
+    minute: float
+    memory_mib: dict[str, int]
+    handles: dict[str, int]
+    mib: dict[str, float]
+    """Of files: journal, its log, the store, its log."""
+    answered: int
+    behind_s: float
+    """Median time from the moment the newest webhook was received until it is applied."""
+
+
+@dataclass
+class Soak:
+    """What a soak gave."""
+
+    outcome: scenarios.Outcome
+    samples: list[Sample] = field(default_factory=list)
+
+
+def soak(
+    path: Path,
+    *,
+    seed: int,
+    seconds: float,
+    rate: float,
+    look_s: float,
+    looks: int,
+    say: Callable[[str], None] = lambda _: None,
+) -> Soak:
+    """Run it, looking every `look_s` seconds; after so many looks a process is killed or all begin anew."""
+    folder = Folder(path)
+    driver = Driver(folder.ports["ingest"], folder.ledger, seed, per_s=rate, steady=True)
+    dice, samples, pause = Random(seed), list[Sample](), threading.Event()
+    kills = restarts = 0
+    with Up(folder) as up:
+        up.await_ready()
+        driver.start()
+        began = time.monotonic()
+        try:
+            while (passed := time.monotonic() - began) < seconds:
+                pause.wait(min(look_s, seconds - passed))
+                samples.append(_look(folder, up, driver, time.monotonic() - began))
+                say(json.dumps(asdict(samples[-1])))
+                if len(samples) % looks:
+                    continue
+                if dice.random() < 0.5:
+                    up.kill(dice.choice(PROCESSES))
+                    kills += 1
+                else:
+                    up.renew()
+                    restarts += 1
+                up.await_ready()
+        finally:
+            driver.stop()
+        outcome = scenarios.compare(folder, driver, [])
+        outcome.kills, outcome.restarts = kills, restarts
+    return Soak(outcome, samples)
+
+
+def _look(folder: Folder, up: Up, driver: Driver, seconds: float) -> Sample:
+    data = folder.journal.parent
+    files = {"journal": folder.journal, "journal_log": data / "journal.sqlite-wal"}
+    files |= {"store": data / "store.duckdb", "store_log": data / "store.duckdb.wal"}
+    living = {name: psutil.Process(up.pid_of(name)) for name in PROCESSES}
+    return Sample(
+        minute=round(seconds / 60, 1),
+        memory_mib={name: process.memory_info().rss >> 20 for name, process in living.items()},
+        handles={name: process.num_fds() for name, process in living.items()},
+        mib={name: round(file.stat().st_size / 2**20, 1) if file.exists() else 0.0 for name, file in files.items()},
+        answered=driver.statuses["200"],
+        behind_s=round(median(_behind_s(folder) for _ in range(PROBES)), 3),
+    )
+
+
+def _behind_s(folder: Folder) -> float:
+    """How old the newest applied webhook was when it was applied, in seconds."""
+    newest = "SELECT epoch(applied_at - received_at) AS s FROM deliveries ORDER BY position DESC LIMIT 1"
+    return float(str(ask(folder, newest)[0]["s"]))
+
+
+def main() -> None:
+    """The long form."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--rate", type=float, default=500, help="webhooks a second")
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = soak(
+            Path(folder), seed=given.seed, seconds=given.minutes * 60, rate=given.rate, look_s=60.0, looks=5,
+            say=lambda line: print(line, flush=True),
+        )  # fmt: skip
+    outcome = found.outcome
+    print(
+        f"{outcome}\nkills {outcome.kills}, restarts {outcome.restarts}, slowest answer {outcome.slowest_s:.2f} s, "
+        f"requests {outcome.report.attempts}, acknowledged {outcome.report.acknowledged}"
+    )
+    sys.exit(0 if outcome.clean else 1)
+
+
+if __name__ == "__main__":
+    main()
