@@ -51,13 +51,13 @@ class Feed:
         self.schema = schema
         # Made once: for a lone delivery these cost as much as its rows.
         self._fields = [(field.name, field.type) for field in schema]
-        self._empty = pa.RecordBatch.from_arrays([pa.nulls(0, kind) for _, kind in self._fields], schema=schema)
+        self._empty = schema.empty_table()
         self.rows = self._empty
 
     def fill(self, columns: Columns) -> int:
         """Set the rows; how many there are."""
         arrays = [pa.array(columns[name], type=kind) for name, kind in self._fields]
-        self.rows = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        self.rows = pa.Table.from_arrays(arrays, schema=self.schema)
         return len(arrays[0])
 
     def clear(self) -> None:

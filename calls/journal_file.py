@@ -27,6 +27,8 @@ PAGE_BYTES = 8192
 """Twice SQLite's default: four webhooks of the usual 1.7 KB fill a page, where two would leave a sixth of it empty."""
 APPLICATION_ID = 0x43544A4C
 SCHEMA_VERSION = 1
+ROOM_MIB = 64
+"""How much free space lets a journal go on for certain: twice what its log may hold."""
 BUSY_MS = 2000
 """How long a statement waits for another program's lock; well under the 8 s in which a webhook must be answered."""
 
@@ -255,7 +257,11 @@ def translate(path: Path, error: Exception) -> JournalUnavailable | JournalDamag
             "back the last backup; if there is none, move it aside and a new journal begins."
         )
     if name.startswith("SQLITE_FULL") or getattr(error, "errno", None) == errno.ENOSPC:
-        why = f"The disk that holds the journal in {path.parent} is full. Free space there: writing resumes by itself."
+        # What is in the log is copied into the file as well, so as much is needed again as the log may hold.
+        why = (
+            f"The disk that holds the journal in {path.parent} is full. Free space there, at least {ROOM_MIB} MiB: "
+            "writing resumes by itself."
+        )
     elif name.startswith("SQLITE_READONLY") or getattr(error, "errno", None) == errno.EROFS:
         why = (
             f"The journal in {path.parent} cannot be written: the disk or the file is read-only. Check how the disk is "

@@ -31,6 +31,7 @@ def run(settings: Settings, *, kafka: bool = False, from_oldest: bool = False) -
     `from_oldest` goes on with the oldest records that Kafka still has. Raises StoreLocked, StoreUnavailable,
     StoreMismatch, SettingsError.
     """
+    os.umask(0o077)  # the store's log and what it spills to disk hold what callers said, as the store does
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     token = settings.sql_token or ensure_token(settings.sql_token_path)
     worker = _of_kafka(settings, from_oldest) if kafka else _of_journal(settings)

@@ -161,7 +161,7 @@ def test_sqlites_own_full_error_names_the_disk(path: Path) -> None:
         connection.execute("INSERT INTO t VALUES (zeroblob(100000))")
     connection.close()
     message = journal_file.translate(path, full.value).message
-    assert message.startswith(f"The disk that holds the journal in {path.parent} is full. Free space there")
+    assert message.startswith(f"The disk that holds the journal in {path.parent} is full. Free space there, at least 64 MiB")
 
 
 def test_a_locked_journal_refuses_and_recovers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

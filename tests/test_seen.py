@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analytics.seen import FIRST_LAYER_KEYS, LOCATED_KEYS, Located, Seen
+from analytics.seen import FIRST_LAYER_KEYS, LOCATED_KEYS, STANDING_KEYS, Located, Seen, Standing
+from calls.model import StreamPoint
 
 GAP = 7919
 
@@ -42,3 +43,16 @@ def test_locations_are_bounded_and_recent_ones_stay() -> None:
     assert located.get(0) is None
     newest = range(3 * LOCATED_KEYS - LOCATED_KEYS // 2, 3 * LOCATED_KEYS)
     assert all(located.get(key) == key + 1 for key in newest)
+
+
+def test_a_delivery_that_gives_way_is_remembered_where_the_new_one_stands() -> None:
+    """The place put last is the one that counts, also across the two generations; the oldest are dropped."""
+    standing = Standing()
+    standing.put("first", StreamPoint(9, "j", 9))
+    for number in range(STANDING_KEYS // 2):
+        standing.put(f"other {number}", StreamPoint(number, "j", number))
+    standing.put("first", StreamPoint(1, "j", 1))
+    assert standing.get("first") == StreamPoint(1, "j", 1)
+    for number in range(STANDING_KEYS):
+        standing.put(f"later {number}", StreamPoint(number, "j", number))
+    assert standing.get("first") is None

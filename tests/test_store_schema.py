@@ -161,3 +161,20 @@ def test_a_migration_happens_whole_or_not_at_all(path: Path, tmp_path: Path) -> 
     connection.close()
     with pytest.raises(StoreMismatch, match="newer version"):
         Store.open(path, rules=RULES)
+
+
+def test_only_its_owner_may_read_a_new_store(tmp_path: Path) -> None:
+    """It holds numbers and transcripts, whatever the process's mask is."""
+    path = tmp_path / "store.duckdb"
+    Store.open(path, rules=RULES).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_queries_may_not_fill_the_disk(tmp_path: Path) -> None:
+    """What they put aside lies beside the store and is bounded, since the journal shares the disk."""
+    store = Store.open(tmp_path / "store.duckdb", rules=RULES)
+    ((folder,),) = rows(store, "SELECT value FROM duckdb_settings() WHERE name = 'temp_directory'")
+    ((size,),) = rows(store, "SELECT value FROM duckdb_settings() WHERE name = 'max_temp_directory_size'")
+    store.close()
+    assert folder == str(tmp_path / "store.duckdb.tmp")
+    assert not str(size).startswith("90%")

@@ -187,16 +187,27 @@ def _content_of(kept: Callable[[Sequence[Change], Random], Sequence[Change]]) ->
 
 
 def _altering(of: Content) -> list[Change]:
-    """The pending changes without those that write over the disk's bytes what they are already."""
+    """The pending changes, by sector, without the bytes at their ends that are on the disk already.
+
+    Whoever writes a few bytes has the whole page sent to the disk, so to write a byte again is no more dangerous to it
+    than to write its neighbour: either both may be lost or, as SQLite counts on, neither.
+    """
     if any(change.data is None for change in of.pending):
         return of.pending
     end = len(of.disk)
     pieces = [piece for change in of.pending for part in _divided(change, end) for piece in _cut_up(part)]
-    return [
-        piece
-        for piece in pieces
-        if of.disk[piece.offset : piece.offset + len(piece.data or b"")] != (piece.data or b"")
-    ]
+    return [trimmed for piece in pieces if (trimmed := _trimmed(piece, of.disk)) is not None]
+
+
+def _trimmed(piece: Change, disk: bytearray) -> Change | None:
+    new = piece.data or b""
+    old = disk[piece.offset : piece.offset + len(new)]
+    if old == new:
+        return None
+    if len(old) < len(new):
+        return piece
+    differing = [at for at in range(len(new)) if new[at] != old[at]]
+    return Change(piece.offset + differing[0], new[differing[0] : differing[-1] + 1])
 
 
 def _all(pending: Sequence[Change], _: Random) -> Sequence[Change]:
