@@ -12,6 +12,7 @@ from typing import Final
 import duckdb
 
 from analytics.fingerprint import fingerprint
+from analytics.memory import given_bytes
 from calls.errors import StoreDamaged, StoreError, StoreLocked, StoreMismatch, StoreUnavailable
 from calls.model import Rules
 
@@ -96,7 +97,7 @@ def statements(name: str) -> dict[str, str]:
 
 def _open(path: Path) -> duckdb.DuckDBPyConnection:
     is_new = not path.exists()
-    memory = min(max(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4, _GIB), 8 * _GIB)
+    memory = min(max(given_bytes() // 4, _GIB), 8 * _GIB)
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{memory // 1024}KiB",
         # Half of the cores, so that people's questions leave one to whoever writes; and where that is one, a small

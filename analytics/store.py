@@ -67,6 +67,15 @@ _PUT_POSITION: Final = "INSERT INTO kept.positions VALUES ($stream, $stream_id, 
 _ADVANCE_POSITION: Final = """
     UPDATE kept.positions SET position = greatest(position, $position), updated_at = make_timestamp($at)
     WHERE stream = $stream AND stream_id = $stream_id"""
+_MOVED: Final = pa.schema(
+    [("stream", pa.string()), ("stream_id", pa.string()), ("position", pa.int64()), ("updated_at", pa.timestamp("us"))]
+)
+_ADVANCE_POSITIONS: Final = """
+    UPDATE kept.positions AS kept_row
+    SET position = greatest(kept_row.position, given.position), updated_at = given.updated_at
+    FROM feed_moved AS given WHERE kept_row.stream = given.stream AND kept_row.stream_id = given.stream_id"""
+SINGLY_MAX: Final = 2
+"""So many positions are moved by a statement each; more by one, which costs as much as two or three of those."""
 
 
 class Store:
@@ -256,6 +265,9 @@ class Store:
         self._replaced = columns.Feed(_REPLACED)
         self._writer.register("feed_replaced", self._replaced)
         self._writer.execute(f"PREPARE drop_replaced AS {_DROP_REPLACED}")
+        self._moved = columns.Feed(_MOVED)
+        self._writer.register("feed_moved", self._moved)
+        self._writer.execute(f"PREPARE advance_positions AS {_ADVANCE_POSITIONS}")
 
     def _load(self) -> None:
         """Fill memory from the tables: positions, filters of what was ever seen."""
@@ -291,11 +303,27 @@ class Store:
         if settle:
             for statement in _SETTLE:
                 execute(statement)
-        for (stream, stream_id), position in columns.furthest(batch.positions).items():
-            known = (stream, stream_id) in self._positions
-            told = {"stream": stream, "stream_id": stream_id, "position": position, "at": batch.applied_at}
-            execute(_ADVANCE_POSITION if known else _PUT_POSITION, told)
+        self._advance(columns.furthest(batch.positions), batch.applied_at)
         execute("COMMIT")
+
+    def _advance(self, positions: Mapping[tuple[str, str], int], at: Micros) -> None:
+        known = {stream: position for stream, position in positions.items() if stream in self._positions}
+        if len(known) > SINGLY_MAX:
+            self._moved.fill(
+                {
+                    "stream": [stream for stream, _ in known],
+                    "stream_id": [stream_id for _, stream_id in known],
+                    "position": list(known.values()),
+                    "updated_at": [at] * len(known),
+                }
+            )
+            self._writer.execute("EXECUTE advance_positions")
+        for (stream, stream_id), position in positions.items():
+            told = {"stream": stream, "stream_id": stream_id, "position": position, "at": at}
+            if (stream, stream_id) not in known:
+                self._writer.execute(_PUT_POSITION, told)
+            elif len(known) <= SINGLY_MAX:
+                self._writer.execute(_ADVANCE_POSITION, told)
 
     def _remember(self, batch: Batch) -> None:
         for stream, position in columns.furthest(batch.positions).items():

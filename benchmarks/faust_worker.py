@@ -33,7 +33,7 @@ from calls.records import of_delivery
 from calls.settings import Settings, load
 from ingest.relay import Relay
 from streams.faust_app import KafkaWorker
-from tests.kafka import broker
+from tools.kafka import broker
 
 PEER = Path(__file__).with_name("peers") / "faust_pandas.py"
 HEAP = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC")

@@ -33,7 +33,7 @@ from benchmarks import stream
 from calls.journal import Append, Journal
 from calls.journal_row import NewDelivery
 from ingest import relay_state
-from tests.kafka import broker
+from tools.kafka import broker
 
 TOPIC = "calltally.deliveries"
 HEAP = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC")

@@ -274,8 +274,9 @@ def _records(settings: Settings, positions: list[int]) -> Iterator[Record]:
 
 
 def _told(delivery: Delivery, settings: Settings) -> dict[str, object]:
+    from calls.crashes import Crashes
+    from calls.dead_letters import CRASHED_WORKER
     from calls.model import DeadLetter
-    from streams.crashes import CRASHED_WORKER, Crashes
     from streams.steps import interpret
 
     crash = Crashes(settings.store_path).deadly.get(delivery.id)
@@ -310,9 +311,9 @@ def _body_text(body: bytes) -> str:
 def _plan_of_dead(settings: Settings, source: str | None) -> tuple[list[dict[str, object]], set[str]]:
     """How many of each kind would be understood, and the ids of those that end no process any more."""
     from analytics.client import ask
+    from calls.crashes import Crashes
     from calls.model import DeadLetter, Delivery
     from cli.trial import is_readable
-    from streams.crashes import Crashes
     from streams.steps import interpret
 
     deadly, forgiven = Crashes(settings.store_path).deadly, set[str]()

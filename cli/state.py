@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calls.dead_letters import MISTAKES
 from calls.errors import CalltallyError, JournalError, QueryError
 from calls.journal_lock import writer_of
 from cli import quarantined
@@ -54,6 +55,8 @@ class Stored:
     calls: int = 0
     events: int = 0
     dead_letters: int = 0
+    mistakes: int = 0
+    """Those of the dead letters that are Calltally's own mistake."""
     error: str | None = None
 
 
@@ -166,7 +169,8 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, str]]:
             behind = "how far behind cannot be told while the worker is away"
         yield "store", f"{behind}, {store.calls:,} calls, {store.events:,} events, {_bytes(store.bytes)}"
     if store.dead_letters:
-        yield "not readable", f"{store.dead_letters:,} deliveries; see `calltally dead list`"
+        ours = f", {store.mistakes:,} of them by a mistake of Calltally" if store.mistakes else ""
+        yield "not readable", f"{store.dead_letters:,} deliveries{ours}; see `calltally dead list`"
     held = sum(sender.quarantined for sender in status.sources)
     if held:
         yield "quarantine", f"{held:,} deliveries that were not proved; see `calltally quarantine list`"
@@ -254,13 +258,14 @@ def _senders(settings: Settings) -> dict[str, Sender]:
     return found
 
 
-_COUNTS = """
+_COUNTS = f"""
 SELECT (SELECT max(position) FROM positions WHERE stream = 'journal' AND stream_id = $journal) AS applied,
     (SELECT count(*) FROM positions) AS streams,
     (SELECT max(received_at) FROM deliveries) AS newest_at,
     (SELECT count(*) FROM calls) AS calls,
     (SELECT count(*) FROM call_events) + (SELECT count(*) FROM other_events) AS events,
-    (SELECT count(*) FROM dead_letters) AS dead_letters
+    (SELECT count(*) FROM dead_letters) AS dead_letters,
+    (SELECT count(*) FROM dead_letters WHERE reason IN {tuple(sorted(MISTAKES))}) AS mistakes
 """
 _SENDERS = """
 SELECT source, max(provider) AS provider, max(received_at) FILTER (verdict <> 'refused') AS last_delivery_at,

@@ -1,13 +1,14 @@
 """Runs processes side by side: one readable log stream, restarts of what dies, an orderly stop.
 
 A child that ends is started again after a short pause that doubles up to `PAUSE_MAX_S`; it resets once a child has
-lived for `SETTLED_S`. A child that ends with exit code 2 (wrong settings), or with any failure before it ever settled
-once, ends everything: starting it again would only repeat the same sentence.
+lived for `SETTLED_S`. A child that fails before it ever settled ends everything: starting it again would only repeat
+the same sentence. Once it has, it is tried again whatever it fails of, wrong settings included: whoever is in the
+middle of changing them must not take the others down, least of all ingest.
 
 A child's listening socket belongs to the supervisor, so that who connects while the child is being started again
 waits instead of being refused. On SIGHUP every child begins anew, with the code and the settings that are on disk
-now. One with a socket hands over: its successor starts beside it, and it is stopped when that one is prepared; where
-the successor cannot start, the old one goes on.
+now. One with a socket hands over: its successor starts beside it, and it is stopped when that one is prepared. Where
+the successor cannot start, the old one goes on, and so does every child behind it.
 """
 
 from __future__ import annotations
@@ -61,8 +62,6 @@ class Supervisor:
         self._width = max(len(child.name) for child in children)
         self._lives: dict[str, list[_Life]] = {child.name: [] for child in children}
         """The processes of each child, the oldest first; two while one hands over to the other."""
-        self._planned: set[str] = set()
-        """Children that are being stopped in order to begin anew."""
         self._stopping = asyncio.Event()
         self._renewal = asyncio.Event()
         self._exit_code = 0
@@ -102,15 +101,14 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             born = loop.time()
-            code = await self._one_life(child, colour, started)
+            code, ended_for_a_new_one = await self._one_life(child, colour, started)
             if self._stopping.is_set():
                 return
             settled = loop.time() - born >= SETTLED_S
-            ever_settled = ever_settled or settled
-            if child.name in self._planned:
-                self._planned.discard(child.name)
+            ever_settled = ever_settled or settled or ended_for_a_new_one
+            if ended_for_a_new_one:
                 continue
-            if code == 2 or (code != 0 and not ever_settled and code > 0):
+            if code > 0 and not ever_settled:
                 self.say(f"{child.name} cannot start (exit code {code}); its last lines say why")
                 self._exit_code = code
                 self._stopping.set()
@@ -120,19 +118,20 @@ class Supervisor:
             self.say(f"{child.name} {ended}; starting it again in {pause_s:.1f} s")
             await self._pause(pause_s)
 
-    async def _one_life(self, child: Child, colour: str, started: asyncio.Event) -> int:
+    async def _one_life(self, child: Child, colour: str, started: asyncio.Event) -> tuple[int, bool]:
+        """The exit code of the next process of a child, and whether that was ended in order to begin anew."""
         lives = self._lives[child.name]
         try:
             life = lives[0] if lives else await self._start(child, colour)
         except OSError as error:
             self.say(f"{child.name} cannot be started: {error.strerror}")
-            return 1
+            return 1, False
         started.set()
         if self._stopping.is_set():
             await self._stop(child.name)
         code = await life.end()
         lives.remove(life)
-        return code
+        return code, life.makes_room
 
     async def _start(self, child: Child, colour: str) -> _Life:
         # The child holds the reading end of our pipe as its stdin: when we die, however we die, it sees the end
@@ -163,26 +162,37 @@ class Supervisor:
             await self._renewal.wait()
             self._renewal.clear()
             for index, child in enumerate(self._children):
-                await self._renew(child, COLOURS[index % len(COLOURS)])
-            self.say("every process has begun anew")
+                if not await self._renew(child, COLOURS[index % len(COLOURS)]):
+                    self.say("nothing else begins anew, since it would meet the same settings and code")
+                    break
+            else:
+                self.say("every process has begun anew")
 
-    async def _renew(self, child: Child, colour: str) -> None:
+    async def _renew(self, child: Child, colour: str) -> bool:
+        """Replace the process of a child; False where its successor cannot start."""
         lives = self._lives[child.name]
         if not lives:
-            return  # it is about to be started anyway
+            return True  # it is about to be started anyway
         old = lives[0]
         self.say(f"{child.name} begins anew")
-        if child.listener is None:
-            self._planned.add(child.name)
-            await self._stop_life(child.name, old, STOP_S)
-        else:
-            new = await self._start(child, colour)
-            if not await new.prepared(PREPARED_S):
-                await self._give_up(child.name, new)
-                return
-            await self._stop_life(child.name, old, HAND_OVER_S)
+        if child.listener is not None and not await self._successor_is_prepared(child, colour):
+            return False
+        old.makes_room = True
+        await self._stop_life(child.name, old, STOP_S if child.listener is None else HAND_OVER_S)
         if child.ready_at is not None:
             await self._ready(child)
+        return True
+
+    async def _successor_is_prepared(self, child: Child, colour: str) -> bool:
+        try:
+            new = await self._start(child, colour)
+        except OSError as error:
+            self.say(f"the new {child.name} cannot be started: {error.strerror}; the one before it goes on")
+            return False
+        if await new.prepared(PREPARED_S):
+            return True
+        await self._give_up(child.name, new)
+        return False
 
     async def _give_up(self, name: str, new: _Life) -> None:
         """A successor that cannot start: what runs goes on, unless that has ended meanwhile."""
@@ -272,6 +282,8 @@ class _Life:
 
     def __init__(self, process: asyncio.subprocess.Process, output: asyncio.Task[None], told: int) -> None:
         self.process = process
+        self.makes_room = False
+        """Whether it is being stopped so that the next one of its child can begin."""
         self._output = output
         self._told = asyncio.create_task(_says_something(told))
 

@@ -25,6 +25,7 @@ from analytics.client import Answer, Client, Partition
 from analytics.metric import Metric, Parameter, catalogue
 from calls import relay_report
 from calls import settings as all_settings
+from calls.dead_letters import MISTAKES
 from calls.errors import CalltallyError, QueryError
 from calls.settings import Settings
 from dashboard.filters import Choices
@@ -84,6 +85,8 @@ class Freshness:
     newest: datetime | None
     """When the newest webhook of a call arrived."""
     calls: int
+    mistakes: int
+    """Deliveries that count in no number by a mistake of Calltally."""
 
 
 def begin(page: str) -> Pulse:
@@ -131,9 +134,9 @@ def reader() -> StoreReader:
 
 def freshness() -> Freshness:
     """How current the store is. Raises QueryError."""
-    row = ask("SELECT max(last_received_at) AS newest, count(*) AS calls FROM calls").iloc[0]
+    row = ask(_FRESHNESS).iloc[0]
     newest = None if pd.isna(row["newest"]) else row["newest"].to_pydatetime().replace(tzinfo=UTC)
-    return Freshness(newest, int(row["calls"]))
+    return Freshness(newest, int(row["calls"]), int(row["mistakes"]))
 
 
 def choices() -> Choices:
@@ -324,3 +327,10 @@ def _choices_now() -> Choices:
         agents=dict(sorted(agents.items(), key=lambda item: (str(item[1]).casefold(), item[0]))),
         directions=sorted(rows["direction"].dropna().unique()),
     )
+
+
+_FRESHNESS = f"""
+SELECT max(last_received_at) AS newest, count(*) AS calls,
+    (SELECT count(*) FROM dead_letters WHERE reason IN {tuple(sorted(MISTAKES))}) AS mistakes
+FROM calls
+"""

@@ -60,6 +60,12 @@ def heading(title: str, about: str) -> None:
         newest_ms=round(fresh.newest.timestamp() * 1000) if fresh.newest else None,
         behind=_behind(data.pulse()),
     )
+    if fresh.mistakes:
+        st.error(
+            f"{words.count(fresh.mistakes)} received webhooks could not be understood by a mistake of Calltally, so "
+            "numbers are not complete. Nothing is lost: update Calltally, then run `calltally dead retry`.",
+            icon=":material/report:",
+        )
 
 
 @st.fragment(run_every=EVERY_S)

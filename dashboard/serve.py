@@ -20,6 +20,7 @@ from calls.errors import SettingsError
 from calls.hosts import OnlyKnownHosts, is_loopback
 from calls.settings import Settings
 from dashboard.attempts import Attempts
+from dashboard.origins import OnlyOwnPages
 from dashboard.password import check_hash
 from dashboard.sessions import Sessions
 from dashboard.sign_in import WATCH, SignIn
@@ -123,10 +124,12 @@ def _page_failed(error: Exception) -> bool:
 
 def _guards(settings: Settings) -> list[Middleware]:
     """What stands before Streamlit, outermost first."""
+    ours = Middleware(OnlyOwnPages, url=settings.dashboard_url)
     if settings.dashboard_password_hash is None:
         # Without a password whoever reaches the page may read it: it must not be a foreign page of this very browser.
         return [
             Middleware(OnlyKnownHosts, urls=[settings.dashboard_url], setting="dashboard_url"),
+            ours,
             Middleware(RightBase),
         ]
     check_hash(settings.dashboard_password_hash)
@@ -141,7 +144,7 @@ def _guards(settings: Settings) -> list[Middleware]:
         # Browsers keep the cookies of all ports of a host together.
         cookie=f"calltally_{settings.dashboard_port}",
     )
-    return [sign_in, Middleware(RightBase, more=WATCH)]
+    return [ours, sign_in, Middleware(RightBase, more=WATCH)]
 
 
 def _flat(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, urlencode
 
 import jinja2
 import structlog
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard import words
 from dashboard.attempts import Attempts
+from dashboard.origins import OwnOrigins
 from dashboard.password import fits
 from dashboard.sessions import LASTS_S, Session, Sessions
 
@@ -59,7 +60,8 @@ class SignIn:
         self._password_hash = password_hash
         self._sessions = sessions
         self._attempts = attempts
-        self._url = urlsplit(url)
+        self._over_tls = url.startswith("https:")
+        self._origins = OwnOrigins(url)
         self._cookie = cookie
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._page = SignInPage()
@@ -145,17 +147,16 @@ class SignIn:
         return response
 
     def _keep(self, response: Response, request: Request, token: str, seconds: int) -> None:
-        secure = "https" in (request.scope["scheme"], self._url.scheme)
+        secure = self._over_tls or request.scope["scheme"] == "https"
         # Without a path the browser takes the folder of this page, also where a proxy puts one before it.
         response.set_cookie(self._cookie, token, seconds, path=None, secure=secure, httponly=True, samesite="lax")
 
     def _is_from_here(self, request: Request) -> bool:
-        """Whether a page of ours posted a form; browsers cannot be made to send another origin."""
+        """Whether a page of ours posted a form."""
         origin = request.headers.get("origin")
         if origin is None:
             return request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
-        host = request.headers.get("host", "")
-        return origin in (f"http://{host}", f"https://{host}", f"{self._url.scheme}://{self._url.netloc}")
+        return self._origins.has(origin, request.headers.get("host", ""))
 
     def _session(self, scope: Scope) -> Session | None:
         token = HTTPConnection(scope).cookies.get(self._cookie)

@@ -8,12 +8,13 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 from kafka import KafkaProducer, errors
 
+from calls.crashes import Crashes
 from calls.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -25,7 +26,7 @@ from calls.errors import (
 from calls.journal import JournalReader
 from calls.journal_cursor import JournalCursor
 from calls.journal_row import Record
-from calls.model import Delivery, Notice
+from calls.model import Delivery, Micros, Notice
 from calls.provider import Naming, discover
 from calls.records import Outgoing, Topic, of_damaged, of_delivery, of_notice
 from ingest import broker, topics
@@ -41,6 +42,8 @@ BATCH_ROWS: Final = 1_000
 BATCH_BYTES: Final = 4 << 20
 WINDOW_RECORDS: Final = 8_000
 """How many records may wait for their acknowledgement: enough to keep the broker busy while the next are made."""
+UNACKNOWLEDGED_MAX: Final = WINDOW_RECORDS + 2 * BATCH_ROWS
+"""A crash repeats at most so many records: what ended the process is among them."""
 WINDOW_BYTES: Final = 16 << 20
 PRODUCER_BATCH_BYTES: Final = 512 << 10
 LINGER_MS: Final = 20
@@ -83,6 +86,7 @@ class Publication:
         state: RelayState,
         stopping: threading.Event,
         on_tick: Callable[[], None],
+        crashes: Crashes,
     ) -> None:
         self._settings = settings
         self._reader = reader
@@ -90,6 +94,7 @@ class Publication:
         self._state = state
         self._stopping = stopping
         self._on_tick = on_tick
+        self._crashes = crashes
         self._window: deque[_Sent] = deque()
         self._window_bytes = 0
         self._read = self._saved = 0
@@ -167,7 +172,7 @@ class Publication:
         oldest_ms = max(0, newest_ms - self._topics.oldest_ms + CLOCKS_MS)
         partitions = {topic: len(producer.partitions_for(topic)) for topic in _TOPICS}
         for record in records:
-            for out in _outgoing(record, self._reader.journal_id, self._topics.record_bytes_max, moment):
+            for out in self._outgoing(record, moment):
                 future = producer.send(
                     out.topic,
                     out.value,
@@ -183,6 +188,13 @@ class Publication:
             self._read = records[-1].position
         self._window_bytes += total
         return total
+
+    def _outgoing(self, record: Record, at: Micros) -> Iterable[Outgoing]:
+        crashes, journal_id, bytes_max = self._crashes, self._reader.journal_id, self._topics.record_bytes_max
+        if crashes.is_careful:
+            with crashes.alone(record):
+                return list(_outgoing(record, journal_id, crashes.deadly, bytes_max=bytes_max, at=at))
+        return _outgoing(record, journal_id, crashes.deadly, bytes_max=bytes_max, at=at)
 
     def _make_room(self) -> None:
         self._take_acknowledgements()
@@ -293,9 +305,12 @@ def partition_of(key: bytes, partitions: int) -> int:
     return zlib.crc32(key) % partitions
 
 
-def _outgoing(record: Record, journal_id: str, bytes_max: int, at: int) -> Iterator[Outgoing]:
+def _outgoing(
+    record: Record, journal_id: str, deadly: Mapping[str, str], *, bytes_max: int, at: Micros
+) -> Iterator[Outgoing]:
     if isinstance(record, Delivery):
-        yield from of_delivery(record, _naming(record), bytes_max=bytes_max)
+        naming = None if deadly and record.id in deadly else _naming(record)
+        yield from of_delivery(record, naming, bytes_max=bytes_max)
     elif isinstance(record, Notice):
         yield of_notice(record)
     else:

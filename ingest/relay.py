@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from calls.crashes import Crashes
 from calls.errors import CalltallyError, JournalError, SettingsError
 from calls.journal import JournalReader
 from calls.journal_cursor import JournalCursor
 from ingest import broker, relay_state, topics
-from ingest.publication import Publication
+from ingest.publication import UNACKNOWLEDGED_MAX, Publication
 from ingest.relay_state import RelayState
 from ingest.topics import Topics
 
@@ -42,6 +43,7 @@ class Relay:
         self._settings = settings
         self._again_from = again_from
         self._stopping = threading.Event()
+        self._crashes = Crashes(settings.data_dir / "relay")
         self._told_at = 0.0
         self._file_failed = False
 
@@ -54,9 +56,11 @@ class Relay:
         self._settings.data_dir.mkdir(parents=True, exist_ok=True)
         with relay_state.only_one(self._settings.data_dir):
             self.state.running = True
+            self._crashes.begin(careful=UNACKNOWLEDGED_MAX)
             try:
                 self._run()
             finally:
+                self._crashes.end()
                 self.state.running = False
                 self._tell()
                 log.info("stopped", position=self.state.position, lag=self.state.lag)
@@ -87,7 +91,7 @@ class Relay:
                 found = topics.prepare(client, self._settings)
             self._tell_of(found)
             self._rewind(found)
-            Publication(self._settings, reader, found, self.state, self._stopping, self._tick).follow()
+            Publication(self._settings, reader, found, self.state, self._stopping, self._tick, self._crashes).follow()
         finally:
             reader.close()
 

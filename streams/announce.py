@@ -18,11 +18,11 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, cast, get_args, g
 import msgspec
 
 from analytics.store import Store, StoredEvent
+from calls.crashes import Crashes
+from calls.dead_letters import JOURNAL_DAMAGED
 from calls.journal_row import Damaged, Record
 from calls.model import Call, CallKey, DeadLetter, Delivery, Micros, TimelineEvent, Trust
 from calls.records import FRAME_BYTES, Headers, Outgoing, Topic, call_key
-from streams.apply import JOURNAL_DAMAGED
-from streams.crashes import Crashes
 from streams.recent import RecentCalls
 from streams.steps import interpret
 
@@ -213,6 +213,10 @@ class _Shape(NamedTuple):
     json: tuple[str, ...]
     lists: tuple[tuple[str, _Shape], ...]
 
+    @property
+    def is_as_kept(self) -> bool:
+        return not (self.times or self.json or self.lists)
+
 
 _Moment = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 
@@ -233,7 +237,11 @@ def _shape(of: type) -> _Shape:
     return _Shape(
         times=tuple(name for name, hint in hints if _Moment in (hint, *get_args(hint))),
         json=tuple(name for name, hint in hints if Any in (hint, *get_args(hint))),
-        lists=tuple((name, _shape(rows)) for name, hint in hints if (rows := _rows_of(hint)) is not None),
+        lists=tuple(
+            (name, inner)
+            for name, hint in hints
+            if (rows := _rows_of(hint)) is not None and not (inner := _shape(rows)).is_as_kept
+        ),
     )
 
 
@@ -264,26 +272,25 @@ _decode = msgspec.json.Decoder().decode
 def _told(row: Mapping[str, object], shape: _Shape) -> dict[str, object]:
     told = dict(row)
     for name in shape.times:
-        told[name] = _moment(cast("Micros | None", row[name]))
+        if row[name] is not None:
+            told[name] = _moment(cast(Micros, row[name]))
     for name in shape.json:
-        told[name] = _json(cast("str | None", row[name]))
+        if row[name] is not None:
+            told[name] = _json(cast(str, row[name]))
     for name, of in shape.lists:
-        told[name] = [_told(item, of) for item in cast("list[Mapping[str, object]]", row[name])]
+        if row[name]:
+            told[name] = [_told(item, of) for item in cast("list[Mapping[str, object]]", row[name])]
     return told
 
 
-def _moment(micros: Micros | None) -> dt.datetime | None:
-    if micros is None:
-        return None
+def _moment(micros: Micros) -> dt.datetime:
     try:
-        return _EPOCH + dt.timedelta(microseconds=micros)
+        return _EPOCH + dt.timedelta(0, 0, micros)
     except OverflowError:  # the store takes times that ISO 8601 has no four digits for; nothing of ours sends such
         return _END
 
 
-def _json(text: str | None) -> msgspec.Raw | None:
-    if text is None:
-        return None
+def _json(text: str) -> msgspec.Raw | None:
     try:
         _decode(text)
     except msgspec.MsgspecError:
@@ -293,6 +300,8 @@ def _json(text: str | None) -> msgspec.Raw | None:
 
 def _version(events: Sequence[TimelineEvent | StoredEvent]) -> tuple[str, int]:
     """Of several journals the one that was written last counts; within it positions rise, whatever its clock did."""
+    if len(events) == 1:
+        return events[0].journal_id, events[0].position
     newest = max(events, key=lambda event: (event.received_at, event.journal_id, event.position)).journal_id
     return newest, max(event.position for event in events if event.journal_id == newest)
 

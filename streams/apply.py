@@ -17,6 +17,8 @@ import msgspec
 import structlog
 
 from analytics.store import Batch, CallChange, DeliveryRow, Place, Position, Store, StoredCall, StoredEvent
+from calls.crashes import Crashes
+from calls.dead_letters import CRASHED_WORKER, JOURNAL_DAMAGED, MISTAKES, NOT_STORABLE, OUR_FAULT
 from calls.errors import CalltallyError, StoreError, StoreMismatch
 from calls.journal_row import Damaged, Record
 from calls.model import (
@@ -31,21 +33,18 @@ from calls.model import (
     Trust,
     Verdict,
 )
-from streams.crashes import CRASHED_WORKER, Crashes
 from streams.fold import fold
 from streams.recent import KnownCall, RecentCalls
-from streams.steps import NORMALISER_FAILED, PROVIDER_UNKNOWN, interpret
+from streams.steps import interpret
 
 JOURNAL: Final = "journal"
 """The stream that a journal's positions are kept under where it is followed itself."""
-JOURNAL_DAMAGED = "journal_damaged"
-"""The reason of the dead letter that stands for a journal row which fails its digest."""
-NOT_STORABLE = "not_storable"
-"""The reason of a dead letter whose events the store cannot take: a normaliser's bug that shows only there."""
-OUR_FAULT = frozenset({JOURNAL_DAMAGED, NOT_STORABLE, NORMALISER_FAILED, PROVIDER_UNKNOWN, CRASHED_WORKER})
-"""Reasons that are no sender's doing; each such dead letter is logged as an error."""
 STORE_REFUSED = "store_refused"
 """The code of a StoreError that says: a value cannot be kept, and nothing was changed."""
+REPORTED_MAX = 20
+"""So many dead letters of a batch are told one by one; a bug may make dead letters of everything."""
+MISTAKES_IN_A_ROW = 50
+"""So many deliveries, no two alike, that are dead letters by our mistake in batches of little else are an alarm."""
 FAULTS_MAX = 10
 """More records of one batch that cannot be stored, and none that can, are the store's fault and stop the stream."""
 
@@ -63,6 +62,8 @@ class Tally:
     verdicts: Counter[str] = field(default_factory=Counter)
     dead_letters: Counter[str] = field(default_factory=Counter)
     """By reason."""
+    mistakes_in_a_row: int = 0
+    """Deliveries that became dead letters by our mistake since a batch was mostly understood."""
 
 
 class Applier:
@@ -75,13 +76,19 @@ class Applier:
         *,
         recent: RecentCalls | None = None,
         crashes: Crashes | None = None,
+        on_commit: Callable[[Batch], None] = lambda _: None,
         clock: Callable[[], Micros] = lambda: time.time_ns() // 1000,
     ) -> None:
+        """`on_commit` is told every batch that the store took, several of one `apply` where it was cut; never raises.
+
+        Of a record that was applied before, no row is in any batch.
+        """
         self.tally = Tally()
         self._store = store
         self._rules = rules
         self._recent = RecentCalls() if recent is None else recent
         self._crashes = crashes
+        self._on_commit = on_commit
         self._clock = clock
 
     def apply(self, records: Sequence[Record], positions: Sequence[Position]) -> None:
@@ -143,6 +150,7 @@ class Applier:
         touched = self._change_calls(told, batch)
         self._store.apply(batch)
         self._recent.keep(touched)
+        self._on_commit(batch)
         self._count(len(records), batch)
 
     def _counting(
@@ -235,6 +243,7 @@ class Applier:
         elif earlier != _point(delivery) and not self._store.places([_place(delivery)]):
             batch.deliveries.append(_row(delivery, Verdict.REPEATED))
         self._store.apply(batch)
+        self._on_commit(batch)
         self._count(1, batch)
 
     def _count(self, records: int, batch: Batch) -> None:
@@ -247,8 +256,27 @@ class Applier:
         if batch.dead_letters:
             # Replaced, not changed, because other threads go through it.
             tally.dead_letters = tally.dead_letters + Counter(letter.reason for letter in batch.dead_letters)
-        for letter in batch.dead_letters:
+        for letter in batch.dead_letters[:REPORTED_MAX]:
             _report(letter)
+        if len(batch.dead_letters) > REPORTED_MAX:
+            log.error("more deliveries of this batch became dead letters", more=len(batch.dead_letters) - REPORTED_MAX)
+        self._watch_mistakes(batch)
+
+    def _watch_mistakes(self, batch: Batch) -> None:
+        """Raise the alarm once where most of what comes is not understood, by a mistake of ours."""
+        mistakes = sum(letter.reason in MISTAKES for letter in batch.dead_letters)
+        if mistakes <= len(batch.events):
+            self.tally.mistakes_in_a_row = 0 if batch.events else self.tally.mistakes_in_a_row
+        else:
+            before, now = self.tally.mistakes_in_a_row, self.tally.mistakes_in_a_row + mistakes
+            self.tally.mistakes_in_a_row = now
+            if before < MISTAKES_IN_A_ROW <= now:
+                log.critical(
+                    "most of what arrives is not understood, by a mistake of Calltally. Nothing is lost: it stays in "
+                    "the journal. Update Calltally, then run `calltally dead retry`",
+                    in_a_row=now,
+                    reasons=dict(self.tally.dead_letters),
+                )
 
 
 def _up_to(piece: Sequence[Record], positions: Sequence[Position]) -> list[Position]:

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from analytics.store import Store
+from analytics.store import Batch, Store
+from calls.crashes import Crashes
 from calls.errors import BrokerError, BrokerUnavailable, CalltallyError, StoreDamaged, StoreError, StoreMismatch
 from streams import broker
 from streams.announce import Announcer
 from streams.apply import Applier
 from streams.collector import rare_collections
-from streams.crashes import Crashes
 from streams.fetches import Cluster, explain, make_app, receive, rejoin, sender
 from streams.flow import Flow
 from streams.kafka_state import KafkaState
@@ -47,6 +47,8 @@ ASSIGNED_S: Final = 3.0
 """Partitions that are not assigned by then are asked for."""
 MISSED_MAX: Final = 5
 """Asked for so often in vain, they belong to somebody else."""
+SILENT_MAX: Final = 3
+"""A client that was told so often to read on, and brings nothing, is made again."""
 END_S: Final = 5.0
 DRAIN_S: Final = 1.0
 """At a stop, so long is waited for what is not published yet; the rest is published at the next start."""
@@ -64,6 +66,7 @@ class KafkaWorker:
         self._from_oldest = from_oldest
         self._stopping = threading.Event()
         self._wake: Callable[[], object] = lambda: None
+        self._publish_of: Callable[[Batch], None] = lambda _: None
         self._store: Store | None = None
         self._crashes = self.state.crashes = Crashes(settings.store_path)
         self._failures = 0
@@ -93,7 +96,13 @@ class KafkaWorker:
         """Apply what Kafka brings until `stop`. A failure becomes `state.fault` and is tried again; a bug raises."""
         store = self._store or self.open()
         recent = RecentCalls()
-        applier = Applier(store, self._settings.rules, recent=recent, crashes=self._crashes)
+        applier = Applier(
+            store,
+            self._settings.rules,
+            recent=recent,
+            crashes=self._crashes,
+            on_commit=self._took,
+        )
         self.state.tally = applier.tally
         for name in ("faust", "mode", "aiokafka", "kafka"):
             # They tell of every attempt; what it means is said here, once.
@@ -126,6 +135,9 @@ class KafkaWorker:
             self._store = None
             self._crashes.end()
 
+    def _took(self, batch: Batch) -> None:
+        self._publish_of(batch)
+
     def _run_session(self, store: Store, applier: Applier, recent: RecentCalls) -> None:
         loop = asyncio.new_event_loop()
         stopping = asyncio.Event()
@@ -148,6 +160,7 @@ class KafkaWorker:
         settings = self._settings
         bytes_max = settings.kafka_record_max_bytes
         publishing = Publishing(Announcer(store, recent, record_bytes_max=bytes_max, crashes=self._crashes))
+        self._publish_of = publishing.took
         flow = Flow(store, applier, self.state, looking.result(), publishing, from_oldest=self._from_oldest)
         cluster = Cluster(
             settings.kafka_servers, broker.tls(settings), broker.login(settings), settings.kafka_sasl_mechanism
@@ -186,34 +199,45 @@ class KafkaWorker:
 
     async def _watch(self, app: Any, flow: Flow, store: Store, started: asyncio.Event) -> None:
         """Look at what Kafka holds, now and then. Raises where these are not the same topics any more."""
-        await started.wait()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(flow.begun.wait(), ASSIGNED_S)
-        before, missed = flow.applied(), 0
+        before, missed, silent = flow.applied(), 0, 0
         while True:
             elsewhere = flow.not_assigned
-            if elsewhere:
+            missed = missed + 1 if elsewhere else 0
+            if elsewhere and started.is_set():
                 await rejoin(app)
-                missed += 1
-            else:
-                missed = 0
-            if missed >= MISSED_MAX:
-                self._failed(_shared(elsewhere))
-            elif flow.begun.is_set():
+            if missed < MISSED_MAX and flow.begun.is_set():
                 self._well()
+            elif missed >= MISSED_MAX and flow.begun.is_set():
+                self._failed(_shared(elsewhere))
+            elif missed >= MISSED_MAX:
+                raise _stuck("gets no partitions")
             await asyncio.sleep(ASSIGNED_S if elsewhere and self.state.fault is None else LOOK_S)
+            await self._look_again(flow, store)
+            now = flow.applied()
+            if flow.begun.is_set() and self.state.lag and now == before and flow.is_idle and not elsewhere:
+                silent += 1
+                if silent >= SILENT_MAX:
+                    raise _stuck("brings nothing, although there is more")
+                log.warning("nothing comes although Kafka has more; reading again", lag=self.state.lag)
+                await app.consumer.perform_seek()
+            else:
+                silent = 0
+            before = now
+
+    async def _look_again(self, flow: Flow, store: Store) -> None:
+        """Until Kafka answers, with the reason as the fault meanwhile."""
+        while True:
             try:
                 held = await asyncio.to_thread(broker.look, self._settings)
             except BrokerUnavailable as error:
                 self._failed(error)
+                await asyncio.sleep(RETRY_S[-1])
                 continue
             starts(store.positions(), held, from_oldest=True)
             flow.see(held)
-            now = flow.applied()
-            if self.state.lag and now == before and flow.is_idle and not flow.not_assigned:
-                log.warning("nothing comes although Kafka has more; reading again", lag=self.state.lag)
-                await app.consumer.perform_seek()
-            before = now
+            return
 
     def _well(self) -> None:
         state = self.state
@@ -263,7 +287,7 @@ def group_of(data_dir: Path) -> str:
 
 async def _publish(app: Any, started: asyncio.Event, publishing: Publishing) -> None:
     await started.wait()
-    await publishing.run(await sender(app))
+    await publishing.run(sender(app))
 
 
 async def _serve(app: Any, started: asyncio.Event) -> None:
@@ -312,6 +336,10 @@ def _shared(slots: set[Slot]) -> BrokerError:
         "worker again.",
         code="partitions_shared",
     )
+
+
+def _stuck(what: str) -> BrokerError:
+    return BrokerUnavailable(f"Kafka answers, but its client {what}; starting it again.", code="consumer_stuck")
 
 
 async def _first(*tasks: asyncio.Task[Any]) -> set[asyncio.Task[Any]]:

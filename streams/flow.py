@@ -34,8 +34,8 @@ log = structlog.get_logger("streams")
 class Publisher(Protocol):
     """Who publishes what follows from a commit; its methods are called by the applying thread."""
 
-    def positions(self) -> list[Position]:
-        """How far all is published, as far as that has changed; saved with the next batch."""
+    def positions(self, *, at_once: bool) -> list[Position]:
+        """How far all is published, as far as that has changed and is to be saved now."""
         ...
 
     def committed(self, records: Sequence[Record], positions: Sequence[Position]) -> None:
@@ -228,12 +228,12 @@ class Flow:
             known = {position.stream_id for position in positions}
             rest = [partition for partition in self._partitions.values() if partition.stream_id not in known]
             told = positions + [Position(APPLIED, partition.stream_id, partition.position) for partition in rest]
-        self._applier.apply(records, told + self._publisher.positions())
+        self._applier.apply(records, told + self._publisher.positions(at_once=False))
         self._told = True
         self._publisher.committed(records, positions)
 
     def _tidy(self) -> None:
-        published = self._publisher.positions()
+        published = self._publisher.positions(at_once=True)
         if published:
             self._applier.apply([], published)
         self._store.checkpoint_if_due()

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
-from analytics.store import Position
+from analytics.store import Batch, Position
 from calls.journal_row import Record
+from calls.model import CallKey, DeadLetter
 from calls.records import Outgoing
 from streams.announce import ANNOUNCED, Announcer
 
 WAITING_MAX: Final = 20_000
 """So many records may wait to be sent; then applying waits for them."""
+SAVE_S: Final = 1.0
+"""How often it is saved how far all is published: a crash repeats what was published since."""
 
 
 class Publishing:
@@ -33,26 +37,45 @@ class Publishing:
         self._reached: dict[str, int] = {}
         self._announced: dict[str, int] = {}
         self._saved: dict[str, int] = {}
+        self._save_at = 0.0
+        self._keys: dict[CallKey, None] = {}
+        self._letters: list[DeadLetter] = []
+        self._rows = 0
         self._sending = False
         self._closed = False
 
-    def positions(self) -> list[Position]:
-        """How far all is published since this was asked last. Of the applying thread."""
+    def positions(self, *, at_once: bool) -> list[Position]:
+        """How far all is published, where that is new and either asked for `at_once` or due. Of the applying thread."""
+        if not at_once and time.monotonic() < self._save_at:
+            return []
+        self._save_at = time.monotonic() + SAVE_S
         with self._changed:
             news = {name: at for name, at in self._announced.items() if self._saved.get(name) != at}
             self._saved.update(news)
         return [Position(ANNOUNCED, name, at) for name, at in news.items()]
 
+    def took(self, batch: Batch) -> None:
+        """The store took this; an applier's `on_commit`."""
+        self._keys.update(dict.fromkeys([change.key for change in batch.changes]))
+        self._letters += batch.dead_letters
+        self._rows += len(batch.deliveries)
+
     def committed(self, records: Sequence[Record], positions: Iterable[Position]) -> None:
         """These records were just applied, up to these positions. Of the applying thread."""
-        self._add(self._announcer.again(records), positions)
+        keys, letters, rows = self._keys, self._letters, self._rows
+        self._forget()
+        if rows < len(records):
+            # Some were in the store, but not published: it took them without their positions before a crash.
+            self._add(self._announcer.again(records), positions)
+        else:
+            self._add(self._announcer.records(keys, letters), positions)
 
     def again(self, records: Sequence[Record], positions: Iterable[Position]) -> None:
         """These were applied before, and may not have been published. Of the applying thread."""
         self._add(self._announcer.again(records), positions)
 
-    async def run(self, send: Callable[[Outgoing], Awaitable[Awaitable[object]]]) -> None:
-        """Send what waits, for ever; `send` gives a record away and what waits for its acknowledgement."""
+    async def run(self, send: Callable[[Sequence[Outgoing]], Awaitable[None]]) -> None:
+        """Send what waits, for ever; `send` returns when all is acknowledged."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -61,9 +84,8 @@ class Publishing:
                 self._waiting.clear()
                 self._sending = True
                 self._changed.notify_all()
-            acknowledgements = [await send(outgoing) for outgoing in batch]
-            if acknowledgements:
-                await asyncio.gather(*acknowledgements)
+            if batch:
+                await send(batch)
             with self._changed:
                 self._announced.update(reached)
                 self._sending = False
@@ -75,6 +97,9 @@ class Publishing:
             self._changed.wait_for(lambda: not self._waiting and not self._sending, timeout_s)
             self._closed = True
             self._changed.notify_all()
+
+    def _forget(self) -> None:
+        self._keys, self._letters, self._rows = {}, [], 0
 
     def _add(self, outgoing: Iterable[Outgoing], positions: Iterable[Position]) -> None:
         with self._changed:

@@ -11,12 +11,12 @@ from typing import Final
 import structlog
 
 from analytics.store import Position, Store
+from calls.crashes import Crashes
 from calls.errors import CalltallyError, StoreDamaged, StoreMismatch, StoreUnavailable
 from calls.journal import JournalReader
 from calls.model import Rules
 from streams.apply import JOURNAL, Applier, Tally
 from streams.collector import rare_collections
-from streams.crashes import Crashes
 
 ASIDE_KEPT: Final = 2
 """So many stores that were set aside are kept, the newest."""

@@ -6,14 +6,10 @@ one poison event never stops the stream; the shells count and log dead letters.
 
 from __future__ import annotations
 
+from calls.dead_letters import NORMALISER_FAILED, PROVIDER_UNKNOWN
 from calls.errors import PayloadMalformed, SettingsError
 from calls.model import CallEvent, DeadLetter, Delivery, TimelineEvent
 from calls.provider import discover, named
-
-NORMALISER_FAILED = "normaliser_failed"
-"""The reason of a dead letter that is our own bug: the normaliser raised what it must not raise."""
-PROVIDER_UNKNOWN = "provider_unknown"
-"""The reason of a dead letter whose provider has no module any more."""
 
 _DETAIL_MAX = 500
 

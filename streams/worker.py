@@ -17,13 +17,13 @@ from typing import Final
 import structlog
 
 from analytics.store import Place, Position, Store
+from calls.crashes import Crashes
 from calls.errors import CalltallyError, JournalDamaged, StoreDamaged, StoreError, StoreMismatch
 from calls.journal import JournalReader
 from calls.journal_row import Damaged, Record
 from calls.model import Micros, Rules
 from streams.apply import JOURNAL, Applier, Tally
 from streams.collector import rare_collections
-from streams.crashes import Crashes
 from streams.rebuild import require_beginning, set_aside
 
 BATCH_ROWS: Final = 2_000

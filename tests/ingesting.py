@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,15 +182,6 @@ def statuses(answer: bytes) -> list[int]:
         lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
         answer = rest[int(lengths[0].split(b":")[1]) if lengths else 0 :]
     return found
-
-
-def until(condition: Callable[[], object], *, seconds: float = DEADLINE_S) -> None:
-    """Wait for a condition; fail where it does not come true in time."""
-    end = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        pause.wait(0.02)
 
 
 def bodies(deliveries: Sequence[Delivery]) -> list[bytes]:

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,13 +107,6 @@ def as_read(record: NewDelivery | NewNotice, journal_id: str, position: int) -> 
         return Notice(**fields, journal_id=journal_id, position=position)
     del fields["id"]
     return Delivery(**fields, journal_id=journal_id, position=position)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.01)
 
 
 def edit(path: Path, statement: str, *parameters: object) -> None:

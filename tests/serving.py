@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from analytics.query import Limits
 from analytics.server import Readable, create_app, serve
 from streams.worker import WorkerState
+from tests.waiting import until
 
 TOKEN = "a token that only the tests know"
 DEADLINE_S = 20
@@ -48,12 +48,3 @@ def serving(
     finally:
         server.should_exit = True
         thread.join(DEADLINE_S)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition; fail where it does not come true in time."""
-    end = time.monotonic() + DEADLINE_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        pause.wait(0.005)

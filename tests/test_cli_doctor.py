@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import closing
 from pathlib import Path
 
+from analytics.store import Batch
+from calls.model import DeadLetter, Delivery, Trust
 from tests import command
 from tests.command import rows, run, told
 from tests.journalling import edit
@@ -130,6 +133,29 @@ def test_a_damaged_store_is_found(tmp_path: Path) -> None:
     (tmp_path / "data" / "store.duckdb").write_bytes(b"x" * 8192)
 
     assert _of(rows(run(tmp_path, "doctor", "--format", "json"), 1), "store", "wrong")
+
+
+def test_deliveries_that_calltally_misread_are_found(tmp_path: Path) -> None:
+    """A warning with its remedy, apart from what senders do wrong, which is only a note; `status` tells both."""
+    command.stock(tmp_path, 4, more=[command.delivery("aisync", b"not json", command.NOW)])
+    letter = DeadLetter(reason="normaliser_failed", detail="A bug.", delivery=misread())
+    with closing(command.store_of(tmp_path)) as store:
+        store.apply(Batch(positions=[], dead_letters=[letter], applied_at=command.NOW))
+    found = rows(run(tmp_path, "doctor", "--format", "json"), 1)
+
+    (warning,) = _of(found, "store", "warning")
+    assert "1 proved deliveries are not understood by a mistake of Calltally" in str(warning["cause"])
+    assert "calltally dead retry" in str(warning["fix"])
+    notes = [str(one["cause"]) for one in _of(found, "store", "note")]
+    assert any("1 proved deliveries could not be understood" in note for note in notes)
+    assert "2 deliveries, 1 of them by a mistake of Calltally" in told(run(tmp_path, "status"))
+
+
+def misread() -> Delivery:
+    return Delivery(
+        source="aisync", provider="aisync", org="", body=b"{}", headers={}, received_at=command.NOW, trust=Trust.B,
+        journal_id="j9", position=1,
+    )  # fmt: skip
 
 
 def test_what_the_doctor_says_is_readable(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from tests import command
 from tests.command import rows, run, told
-from tests.journalling import eventually
 from tests.ports import free_ports
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_what_is_sent_is_soon_in_sql(folder: Path) -> None:
     done = run(folder, "send", "synthflow", "--count", "5", "--seed", "3")
 
     assert done.stderr.decode() == "5 answered 200\n"
-    eventually(lambda: _count(folder) == before + 5)
+    until(lambda: _count(folder) == before + 5)
 
 
 def test_a_body_that_is_not_proved_waits_in_the_quarantine_until_the_secret_is_right(folder: Path) -> None:
@@ -46,14 +46,14 @@ def test_a_body_that_is_not_proved_waits_in_the_quarantine_until_the_secret_is_r
     port = command.ports_of(folder)["ingest"]
     refused = httpx.post(f"http://127.0.0.1:{port}/webhooks/aisync", content=body, headers=headers, trust_env=False)
     assert refused.status_code == 401
-    eventually(lambda: len(rows(run(folder, "quarantine", "list", "--format", "json"))) == 1)
+    until(lambda: len(rows(run(folder, "quarantine", "list", "--format", "json"))) == 1)
     assert "None of them would pass" in run(folder, "quarantine", "retry", "--yes").stderr.decode()
 
     told(run(folder, "sources", "rotate", "aisync", "--secret", "theRightSecret-5521"))
-    eventually(lambda: "Nothing is held" in run(folder, "quarantine", "retry", "--yes").stderr.decode())
+    until(lambda: "Nothing is held" in run(folder, "quarantine", "retry", "--yes").stderr.decode())
     (folder / "calltally.toml").write_text(settings)
     query = "SELECT count(*) AS n FROM calls WHERE call_id = 'held-1'"
-    eventually(lambda: rows(run(folder, "sql", query, "--format", "json")) == [{"n": 1}])
+    until(lambda: rows(run(folder, "sql", query, "--format", "json")) == [{"n": 1}])
 
 
 def test_status_tells_what_runs(folder: Path) -> None:
@@ -138,7 +138,7 @@ def test_the_doctor_asks_as_a_waiting_call_only_when_told_to(folder: Path) -> No
 
     assert any("a waiting call is carried on" in str(one["cause"]) for one in found)
     query = "SELECT count(*) AS n FROM deliveries WHERE verdict = 'inbound'"
-    eventually(lambda: rows(run(folder, "sql", query, "--format", "json")) == [{"n": 1}])
+    until(lambda: rows(run(folder, "sql", query, "--format", "json")) == [{"n": 1}])
 
 
 def test_a_rebuild_refuses_beside_a_worker(folder: Path) -> None:

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from structlog.testing import capture_logs
 
-from analytics.store import CallChange, Store
+from analytics.store import Batch, CallChange, Position, Store
 from calls.errors import BrokerUnavailable
-from calls.model import CallKey, Rules
+from calls.model import CallKey, DeadLetter, Delivery, Rules, Trust
 from ingest import relay_state
 from ingest.relay_state import RelayState
 from streams.kafka_state import KafkaState
 from tests.dashboards import drawn, served, told
-from tests.serving import Serving, serving, until
+from tests.serving import Serving, serving
 from tests.storing import batch_of, call_of, event_of
+from tests.waiting import until
 
 NOW = time.time_ns() // 1000
 HOUR = 3_600_000_000
@@ -175,6 +177,63 @@ def test_a_worker_that_lags_is_told_of(store: Store, endpoint: Serving) -> None:
 
     endpoint.state.rebuilding = True
     until(lambda: "being rebuilt" in told(drawn()))
+
+
+@pytest.mark.parametrize(
+    ("url", "opens"),
+    [
+        ("https://platform.example/1.mp3", True),
+        ("http://169.254.169.254/latest/meta-data", False),
+        ("file:///etc/passwd", False),
+        ("javascript:alert(1)", False),
+        (" https://platform.example/1.mp3", False),
+    ],
+)
+def test_a_recording_is_a_link_only_over_https(store: Store, endpoint: Serving, url: str, opens: bool) -> None:
+    """Anything else is shown as the text it is; neither is ever fetched from here."""
+    put(store, 1, recording_url=url)
+    test = drawn("calls", {"call": "aisync/acme/call-1"})
+
+    assert not test.exception
+    assert [link.proto.url for link in test.get("link_button")] == ([url] if opens else [])
+    assert ("it is no https address" in told(test)) is not opens
+
+
+def test_an_error_that_nobody_foresaw_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log gets the traceback, the page nothing of it."""
+
+    def page() -> None:
+        from dashboard.serve import _page_failed
+
+        _page_failed(RuntimeError("a detail of the inside"))
+
+    with capture_logs() as logged:
+        test = AppTest.from_function(page).run()
+    assert "This page failed" in test.error[0].value
+    assert "a detail" not in told(test)
+    assert [line["event"] for line in logged] == ["a page failed"]
+
+
+def test_a_mistake_of_calltally_is_told_of_until_it_is_mended(store: Store, endpoint: Serving) -> None:
+    """On every page that shows numbers; what senders do wrong is none."""
+    full(store)
+    dead(store, 1, "not_json")
+    assert "mistake of Calltally" not in told(drawn())
+
+    dead(store, 2, "normaliser_failed")
+    for page in ("overview", "calls"):
+        said = told(drawn(page))
+        assert "1 received webhooks could not be understood by a mistake of Calltally" in said
+        assert "calltally dead retry" in said
+
+
+def dead(store: Store, position: int, reason: str) -> None:
+    lost = Delivery(
+        source="aisync", provider="aisync", org="", body=b"{}", headers={}, received_at=NOW, trust=Trust.B,
+        journal_id="j9", position=position,
+    )  # fmt: skip
+    letter = DeadLetter(reason=reason, detail="Why.", delivery=lost)
+    store.apply(Batch(positions=[Position("journal", "j9", position)], dead_letters=[letter], applied_at=NOW))
 
 
 def test_what_is_on_its_way_through_kafka_is_told_of(

@@ -12,10 +12,10 @@ from pathlib import Path
 import streamlit
 from calls.settings import load_without_secrets
 from dashboard import serve
-from tests.journalling import eventually
+from tests.waiting import until
 
 def looked_at(app, **_):
-    eventually(lambda: hasattr(sys.modules.get("statsmodels.stats.proportion"), "proportion_confint"))
+    until(lambda: hasattr(sys.modules.get("statsmodels.stats.proportion"), "proportion_confint"))
     print("warm", flush=True)
 
 streamlit.App.run = looked_at

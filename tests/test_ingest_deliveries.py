@@ -13,7 +13,8 @@ import pytest
 
 from calls.model import Trust, Verdict
 from ingest.quarantine import held_in
-from tests.ingesting import SECRET, SETTINGS, Ingest, bodies, ingesting, signed, until
+from tests.ingesting import SECRET, SETTINGS, Ingest, bodies, ingesting, signed
+from tests.waiting import until
 
 PROVIDERS = ("aisync", "callsync", "inboundflow", "synthflow")
 OTHER_SECRET = "the secret of another source"

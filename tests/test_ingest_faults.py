@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
 
 from calls.model import delivery_id
-from tests.ingesting import DEADLINE_S, Ingest, ingesting, signed, until
+from tests.ingesting import DEADLINE_S, Ingest, ingesting, signed
+from tests.waiting import until
 
 SAFE_ANSWER = {"call_inbound": {"override_model_id": ""}}
 PADDING = "x" * 20_000
@@ -58,6 +62,28 @@ def test_on_a_full_disk_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
         assert ingest.post("synthflow", b'{"event":"call_inbound"}').json() == SAFE_ANSWER
     assert acknowledged
     assert acknowledged <= {delivery.id for delivery in ingest.deliveries()}
+
+
+def test_without_file_handles_connections_that_are_open_go_on(tmp_path: Path) -> None:
+    """Strangers take them all: who is connected is answered, and whoever comes is once the strangers are cut off."""
+    with ingesting(tmp_path) as ingest, httpx.Client() as client, ExitStack() as strangers:
+        assert post(ingest, client, body_of(1)).status_code == 200
+        used = len(os.listdir(f"/proc/{ingest.process.pid}/fd"))
+        resource.prlimit(ingest.process.pid, resource.RLIMIT_NOFILE, (used + 10, used + 10))
+        for _ in range(40):
+            strangers.enter_context(ingest.connect())
+        until(lambda: len(os.listdir(f"/proc/{ingest.process.pid}/fd")) >= used + 10)
+        for number in range(2, 40):
+            assert post(ingest, client, body_of(number)).status_code == 200
+
+        def taken() -> bool:
+            # Without a handle a new connection is closed at once.
+            with suppress(httpx.TransportError):
+                return ingest.post_signed("aisync", body_of(40)).status_code == 200
+            return False
+
+        until(taken)
+        assert len(ingest.deliveries()) == 40
 
 
 def test_a_killed_process_has_kept_all_it_acknowledged(tmp_path: Path) -> None:

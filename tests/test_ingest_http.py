@@ -10,7 +10,8 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from tests.ingesting import DEADLINE_S, SETTINGS, Ingest, ingesting, received, request, signed, statuses, until
+from tests.ingesting import DEADLINE_S, SETTINGS, Ingest, ingesting, received, request, signed, statuses
+from tests.waiting import until
 
 BODY = b'{"event": "call.ended", "data": {"call_id": "c-http"}}'
 PATH = "/webhooks/aisync"

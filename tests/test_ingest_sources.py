@@ -20,7 +20,8 @@ from ingest.quarantine import (
     request_retry,
     retry_in,
 )
-from tests.ingesting import SECRET, Ingest, bodies, ingesting, signed, until
+from tests.ingesting import SECRET, Ingest, bodies, ingesting, signed
+from tests.waiting import until
 
 RIGHT, WRONG = "the right secret", "a wrong secret"
 

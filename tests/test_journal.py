@@ -17,19 +17,8 @@ from calls.errors import JournalError, JournalLocked, JournalUnavailable
 from calls.journal import STEP_US, Append, Damaged, Journal, JournalReader, NewDelivery, NewNotice
 from calls.journal_cursor import JournalCursor
 from calls.model import Delivery, Notice, Trust, Verdict, delivery_id
-from tests.journalling import (
-    Answers,
-    as_read,
-    child,
-    delivery,
-    edit,
-    eventually,
-    filled,
-    notice,
-    opened,
-    said,
-    tell,
-)
+from tests.journalling import Answers, as_read, child, delivery, edit, filled, notice, opened, said, tell
+from tests.waiting import until
 
 APPENDING_CHILD = """
 import sys, threading
@@ -268,7 +257,7 @@ def test_a_fault_in_the_callback_does_not_end_the_writer(path: Path, caplog: pyt
 
     journal = Journal(path, on_committed=faulty)
     journal.append(Append(delivery(1), "faulty"))
-    eventually(lambda: journal.last_position() == 1)
+    until(lambda: journal.last_position() == 1)
     journal.append(Append(delivery(2), "fine"))
     answers.wait_durable(1)
     journal.close()

@@ -14,13 +14,15 @@ from calls.errors import JournalDamaged, JournalUnavailable
 from calls.journal import Append, Damaged, Journal, JournalReader
 from calls.model import Delivery
 from tests.failing_fsync import can_fail_fsync
-from tests.journalling import Answers, child, delivery, edit, eventually, filled, opened, said
+from tests.journalling import Answers, child, delivery, edit, filled, opened, said
+from tests.waiting import until
 
 FULL_DISK_CHILD = """
 import resource, sys, threading, time
 from pathlib import Path
 from calls.journal import Append, Journal
-from tests.journalling import Answers, delivery, eventually
+from tests.journalling import Answers, delivery
+from tests.waiting import until
 
 answers = Answers()
 journal = Journal(Path(sys.argv[1]), on_committed=answers)
@@ -39,7 +41,7 @@ for _ in range(20):
     number += 1
 answers.wait(lambda answers: sum(len(items) for items, _ in answers.batches) >= number)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-eventually(lambda: journal.health() is None)
+until(lambda: journal.health() is None)
 print("recovered", flush=True)
 journal.append(Append(delivery(number, size=100_000), number))
 number += 1
@@ -161,7 +163,9 @@ def test_sqlites_own_full_error_names_the_disk(path: Path) -> None:
         connection.execute("INSERT INTO t VALUES (zeroblob(100000))")
     connection.close()
     message = journal_file.translate(path, full.value).message
-    assert message.startswith(f"The disk that holds the journal in {path.parent} is full. Free space there, at least 64 MiB")
+    assert message.startswith(
+        f"The disk that holds the journal in {path.parent} is full. Free space there, at least 64 MiB"
+    )
 
 
 def test_a_locked_journal_refuses_and_recovers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +183,7 @@ def test_a_locked_journal_refuses_and_recovers(path: Path, monkeypatch: pytest.M
         assert "locked" in health.message
         assert health.transient
         browser.execute("ROLLBACK")
-        eventually(lambda: journal.health() is None)  # by a probe: nothing was appended
+        until(lambda: journal.health() is None)  # by a probe: nothing was appended
         journal.append(Append(delivery(2), "taken"))
         answers.wait_durable(1)
         browser.close()
@@ -199,7 +203,7 @@ def test_a_stalled_disk_turns_health_bad(path: Path, monkeypatch: pytest.MonkeyP
         browser = sqlite3.connect(path, isolation_level=None)
         browser.execute("BEGIN IMMEDIATE")
         journal.append(Append(delivery(1)))
-        eventually(lambda: journal.health() is not None)
+        until(lambda: journal.health() is not None)
         health = journal.health()
         assert health is not None
         assert "busy with one batch" in health.message
@@ -207,7 +211,7 @@ def test_a_stalled_disk_turns_health_bad(path: Path, monkeypatch: pytest.MonkeyP
         browser.execute("ROLLBACK")
         browser.close()
         answers.wait_durable(1)
-        eventually(lambda: journal.health() is None)
+        until(lambda: journal.health() is None)
 
 
 @pytest.mark.parametrize("lost", ["journal.sqlite", "journal.sqlite-wal"])
@@ -226,7 +230,7 @@ def test_a_removed_file_is_no_success(path: Path, lost: str) -> None:
         assert health is not None
         assert f"{path.parent / lost} was removed or replaced" in health.message
         aside.rename(path.parent / lost)
-        eventually(lambda: journal.health() is None)
+        until(lambda: journal.health() is None)
         journal.append(Append(delivery(4), 4))
         answers.wait_durable(2)
     assert [item.waiter for item in answers.durable] == [1, 4]
@@ -300,7 +304,7 @@ def test_ids_are_not_given_for_received_while_the_log_is_not_made_sure_of(
             journal.recent_ids()
         browser.execute("ROLLBACK")
         browser.close()
-        eventually(lambda: journal.health() is None)
+        until(lambda: journal.health() is None)
         assert len(list(journal.recent_ids())) == 2
 
 
@@ -396,7 +400,7 @@ def test_a_reader_stopped_in_mid_read_does_not_stop_the_writer(path: Path) -> No
         wal = path.with_name("journal.sqlite-wal")
         assert wal.stat().st_size > journal_module.WAL_MAX_BYTES
         # With the reader gone the log begins anew in a quiet moment, and at its next write shrinks to its bound.
-        eventually(lambda: _is_small_after_a_write(journal, wal))
+        until(lambda: _is_small_after_a_write(journal, wal))
 
 
 def test_a_writer_that_is_killed_while_waiting_frees_nothing_it_does_not_hold(path: Path) -> None:

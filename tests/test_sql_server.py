@@ -21,8 +21,9 @@ from analytics.store import Store
 from calls.errors import QueryError, SettingsError, StoreUnavailable
 from calls.model import Rules
 from streams.worker import WorkerState
-from tests.serving import TOKEN, Serving, serving, until
+from tests.serving import TOKEN, Serving, serving
 from tests.storing import new_calls
+from tests.waiting import until
 
 ENDLESS = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range = 7"
 SLOW = "SELECT count(*) FROM range(100000) a, range(100000) b WHERE a.range * b.range = 7"

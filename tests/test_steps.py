@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calls.dead_letters import NORMALISER_FAILED, PROVIDER_UNKNOWN
 from calls.model import CallEvent, DeadLetter, Delivery, StreamPoint, TimelineEvent
 from calls.provider import Provider, discover
 from streams import steps
-from streams.steps import NORMALISER_FAILED, PROVIDER_UNKNOWN, interpret
+from streams.steps import interpret
 from tests.contracts.samples import Sample, delivery_of, every_sample, meaning, samples_of, written
 
 BODY = b'{"event":"call.started","timestamp":"2026-06-01T11:59:00Z","data":{"call_id":"c1"}}'

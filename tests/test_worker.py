@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from analytics.store import Position, Store
 from calls.errors import JournalDamaged, StoreLocked, StoreMismatch
@@ -22,13 +23,14 @@ from calls.journal import Append, Journal, JournalReader, NewDelivery, NewNotice
 from calls.model import CallEvent, Delivery, Micros, Notice, Rules, Verdict, delivery_id
 from calls.provider import discover
 from streams import steps
-from streams.apply import Applier
+from streams.apply import REPORTED_MAX, Applier
 from streams.rebuild import rebuild
 from streams.recent import RecentCalls
 from streams.worker import Worker
 from tests.contracts.samples import every_sample
-from tests.journalling import Answers, as_read, child, edit, eventually, said
+from tests.journalling import Answers, as_read, child, edit, said
 from tests.storing import everything, rows
+from tests.waiting import until
 
 NOON: Micros = 1_780_315_200_000_000
 SECOND = 1_000_000
@@ -119,7 +121,7 @@ def running(folder: Path, rules: Rules = RULES) -> Iterator[tuple[Worker, Store]
 
 
 def caught_up(worker: Worker, position: int) -> None:
-    eventually(lambda: worker.state.position >= position)
+    until(lambda: worker.state.position >= position)
 
 
 def tables_of(folder: Path, rules: Rules = RULES) -> dict[str, list[tuple[object, ...]]]:
@@ -159,7 +161,7 @@ def test_a_fresh_webhook_is_applied_while_the_worker_runs(tmp_path: Path) -> Non
     """The worker needs no restart and no timer to see it, and counts it."""
     journal = Journal(journalled(tmp_path), on_committed=Answers())
     with running(tmp_path) as (worker, store):
-        eventually(lambda: worker.state.running)
+        until(lambda: worker.state.running)
         for number, event in enumerate(("call.started", "call.ended"), 1):
             journal.append(Append(webhook(number, event=event)))
             caught_up(worker, number)
@@ -174,10 +176,10 @@ def test_a_fresh_webhook_is_applied_while_the_worker_runs(tmp_path: Path) -> Non
 def test_the_worker_waits_for_a_journal_that_is_not_there_yet(tmp_path: Path) -> None:
     """It says what it waits for, and goes on by itself."""
     with running(tmp_path) as (worker, _):
-        eventually(lambda: worker.state.fault is not None)
+        until(lambda: worker.state.fault is not None)
         journalled(tmp_path, webhook(1))
         caught_up(worker, 1)
-        eventually(lambda: worker.state.fault is None)
+        until(lambda: worker.state.fault is None)
 
 
 def test_a_worker_resumes_where_the_store_stands(tmp_path: Path) -> None:
@@ -223,6 +225,39 @@ def test_a_normaliser_that_raises_stops_nothing(tmp_path: Path, monkeypatch: pyt
         assert rows(store, "SELECT position, reason FROM dead_letters") == [(2, "normaliser_failed")]
         assert rows(store, "SELECT event_count FROM calls") == [(2,)]
         assert worker.state.tally.dead_letters == {"normaliser_failed": 1}
+
+
+def test_one_call_id_in_two_orgs_is_two_calls(tmp_path: Path) -> None:
+    """Ids are the platform's, and two of its customers may get the same."""
+    journalled(tmp_path, webhook(1), msgspec.structs.replace(webhook(2, source="other"), org="acme"))
+    with running(tmp_path) as (worker, store):
+        caught_up(worker, 2)
+        assert rows(store, "SELECT org, call_id, event_count FROM calls ORDER BY org") == [
+            ("", "c1", 1),
+            ("acme", "c1", 1),
+        ]
+
+
+def test_a_bug_in_every_event_is_an_alarm_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is understood goes on counting; the log says it loudly once, and tells single ones up to a number."""
+    with_normaliser(monkeypatch, poisonous(list))
+    poison = [webhook(number, event="poison") for number in range(300)]
+    path = journalled(tmp_path, *poison, webhook(1_000))
+    with capture_logs() as told, running(tmp_path) as (worker, store):
+        caught_up(worker, 301)
+        assert rows(store, "SELECT event_count FROM calls") == [(1,)]
+        assert rows(store, "SELECT reason, count(*) FROM dead_letters GROUP BY ALL") == [("normaliser_failed", 300)]
+        assert worker.state.fault is None
+        assert worker.state.tally.mistakes_in_a_row == 300
+    (alarm,) = [line for line in told if line["log_level"] == "critical"]
+    assert "calltally dead retry" in str(alarm["event"])
+    letters = [line for line in told if line["event"] == "a delivery became a dead letter"]
+    assert len(letters) == REPORTED_MAX
+    assert all(line["log_level"] == "error" for line in letters)
+    monkeypatch.undo()
+    rebuild(path, tmp_path / "store.duckdb", RULES)
+    with running(tmp_path) as (_, mended):
+        assert rows(mended, "SELECT event_count FROM calls") == [(301,)]
 
 
 def test_an_event_that_the_store_cannot_keep_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,7 +504,7 @@ def test_a_store_of_another_journal_is_refused_by_name(tmp_path: Path) -> None:
         file.unlink()
     journalled(tmp_path, *[webhook(number) for number in range(10, 20)])
     with running(tmp_path) as (worker, store):
-        eventually(lambda: worker.state.fault is not None)
+        until(lambda: worker.state.fault is not None)
         assert isinstance(worker.state.fault, StoreMismatch)
         assert worker.state.fault.code == "other_journal"
         assert rows(store, "SELECT event_count FROM calls") == [(2,)]
@@ -485,7 +520,7 @@ def test_an_older_copy_of_the_journal_is_refused_by_name(tmp_path: Path) -> None
         file.unlink()
     (tmp_path / "journal.sqlite").write_bytes(old)
     with running(tmp_path) as (worker, _):
-        eventually(lambda: worker.state.fault is not None)
+        until(lambda: worker.state.fault is not None)
         assert isinstance(worker.state.fault, JournalDamaged)
 
 
@@ -494,7 +529,7 @@ def test_a_store_filled_from_kafka_is_refused_by_name(tmp_path: Path) -> None:
     applied(tmp_path, [as_records([webhook(1)])])
     journalled(tmp_path, webhook(1))
     with running(tmp_path) as (worker, _):
-        eventually(lambda: worker.state.fault is not None)
+        until(lambda: worker.state.fault is not None)
         assert worker.state.fault is not None
         assert worker.state.fault.code == "other_stream"
 
@@ -511,7 +546,7 @@ def test_a_commit_that_fails_is_tried_again_until_it_succeeds(tmp_path: Path) ->
         journal = Journal(path, on_committed=Answers())
         journal.append(Append(webhook(2)))
         caught_up(worker, 2)
-        eventually(lambda: worker.state.fault is None)
+        until(lambda: worker.state.fault is None)
         assert rows(store, "SELECT event_count FROM calls") == [(2,)]
         journal.close()
 
@@ -532,7 +567,7 @@ def test_a_store_that_rots_while_at_work_is_made_again_in_place(tmp_path: Path) 
         store._writer.execute("DELETE FROM kept.calls WHERE call_id = 'c7'")
         journal.append(Append(webhook(10, call_id="c7")))
         caught_up(worker, 10)
-        eventually(lambda: worker.state.fault is None and worker.state.lag == 0)
+        until(lambda: worker.state.fault is None and worker.state.lag == 0)
         assert rows(store, "SELECT count(*), sum(event_count) FROM calls") == [(9, 10)]
         assert store.verify() == []
         assert was_set_aside(tmp_path)

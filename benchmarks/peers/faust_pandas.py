@@ -1,4 +1,4 @@
-"""A peer of the Kafka worker: a plain Faust agent, `take(1000)`, a pandas INSERT a batch into three tables, no roll-ups.
+"""A peer of the Kafka worker: a plain Faust agent, `take(1000)`, a pandas INSERT a batch into three tables.
 
     python faust_pandas.py BROKER STORE COUNT
 

@@ -43,9 +43,16 @@ def check(patient: Patient) -> Iterator[Finding]:
         yield Finding(Level.OK, f"The store opens; {lag:,} records of the journal wait for the worker.")
     else:
         yield Finding(Level.OK, f"The store opens and holds all of the journal: {state.store.calls:,} calls.")
-    if state.store.dead_letters:
+    mistakes, others = state.store.mistakes, state.store.dead_letters - state.store.mistakes
+    if mistakes:
+        yield Finding(
+            Level.WARNING,
+            f"{mistakes:,} proved deliveries are not understood by a mistake of Calltally, so numbers are incomplete.",
+            "Update Calltally, then run `calltally dead retry`.",
+        )
+    if others:
         yield Finding(
             Level.NOTE,
-            f"{state.store.dead_letters:,} proved deliveries could not be understood, so they count in no number.",
+            f"{others:,} proved deliveries could not be understood, so they count in no number.",
             "calltally dead list",
         )

@@ -16,11 +16,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 import tomllib
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -32,6 +30,7 @@ from calls import relay_report
 from tests.faults import planted, points
 from tests.faults.platforms import SECRETS
 from tests.ports import free_ports
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEADLINE_S = 60.0
@@ -162,8 +161,9 @@ COMMAND: Final = (sys.executable, "-m", "cli.main", "up", "--no-dashboard")
 class Up:
     """`calltally up` as a process of its own, started again when it is killed."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, *words: str) -> None:
         self._folder = folder
+        self._words = words
         self._log = folder.path / "up.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -221,7 +221,7 @@ class Up:
     def _start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                COMMAND, cwd=self._folder.path, env=environment(),
+                [*COMMAND, *self._words], cwd=self._folder.path, env=environment(),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -264,22 +264,6 @@ def ask(folder: Folder, query: str) -> list[dict[str, object]]:
     with urllib.request.urlopen(request, timeout=30) as answer:
         rows: list[dict[str, object]] = json.load(answer)["rows"]
         return rows
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = DEADLINE_S) -> None:
-    """Wait for a condition; fail where it does not come true in time."""
-    assert comes_true(condition, seconds), f"not within {seconds:.0f} s: {what}"
-
-
-def comes_true(condition: Callable[[], object], seconds: float) -> bool:
-    """Whether it does within that time."""
-    end = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        pause.wait(0.03)
-    return True
 
 
 def _perform(

@@ -14,11 +14,12 @@ from random import Random
 from typing import Final
 
 from tests.faults import planted
-from tests.faults.cast import Actor, Folder, until
+from tests.faults.cast import Actor, Folder
 from tests.faults.driver import Driver
 from tests.faults.scenarios import Outcome, Reaper, compare
 from tests.kafka.proxy import Proxy, proxy
 from tests.kafka.reading import DELIVERIES, NOTICES, administrating
+from tests.waiting import until
 from tools.kafka.broker import Node, cluster
 
 PER_S: Final = 80.0
@@ -35,8 +36,13 @@ def kafka(path: Path, seed: int, count: int) -> Outcome:
     with _run(path, seed) as run:
         actors = [run.actor("ingest"), run.actor("relay"), run.actor(*WORKER)]
         reapers = [Reaper(actor, Random(f"{seed} {actor.name}"), point_s=POINT_S) for actor in actors]
+
+        def kill(actor: Actor, reaper: Reaper) -> None:
+            reaper.run(count // len(actors))
+            actor.start()  # so that those who die longer have something to do
+
         with ThreadPoolExecutor() as pool:
-            for done in [pool.submit(reaper.run, count // len(actors)) for reaper in reapers]:
+            for done in [pool.submit(kill, *both) for both in zip(actors, reapers, strict=True)]:
                 done.result()
         return run.compare(sum((reaper.at for reaper in reapers), Counter()))
 
@@ -47,7 +53,7 @@ def broker(path: Path, seed: int, count: int) -> Outcome:
         victims = [run.actor("relay"), run.actor(*WORKER)]
         run.start("ingest")
         reapers = [
-            Reaper(actor, Random(f"{seed} {actor.name}"), point_s=POINT_S, instant_s=6.0, patience_s=POINT_S)
+            Reaper(actor, Random(f"{seed} {actor.name}"), point_s=POINT_S, instant_s=12.0, patience_s=POINT_S)
             for actor in victims
         ]
         trouble = _Trouble(run.node, before, Random(f"{seed} broker"))
@@ -139,7 +145,7 @@ def fault(path: Path, seed: int, name: str) -> Outcome:
             run.actor(*words, fault=name if " ".join(words) == mistake.process else None)
             for words in (("ingest",), ("relay",), WORKER)
         ]
-        for _ in range(3):
+        for _ in range(2):
             for actor in actors:
                 actor.kill() if actor.alive else None
             for actor in actors:

@@ -136,19 +136,21 @@ FAULTS: Final = {
 
 
 def _a_cursor_before_its_acknowledgement() -> None:
-    """The relay remembers what it has read from the journal, whether Kafka has it or not."""
+    """The relay remembers a position before it has sent what stands there, and takes its time to send it."""
+    import time
+
     from ingest.publication import Publication
 
-    send = Publication._send
+    advance = Publication._advance
 
-    def remember_at_once(publication: Any, producer: Any, records: Any) -> int:
-        size = send(publication, producer, records)
-        if records:
-            publication._state.position = records[-1].position
-            publication._saved_at = 0.0
-        return size
+    def remember_at_once(publication: Any, producer: Any, cursor: Any) -> None:
+        last = publication._reader.last_position()
+        if last > publication._read:
+            cursor.save(last)
+            time.sleep(1.0)
+        advance(publication, producer, cursor)
 
-    put(Publication, "_send", remember_at_once)
+    put(Publication, "_advance", remember_at_once)
 
 
 def _an_offset_of_kafkas() -> None:
@@ -198,7 +200,7 @@ def _a_stranger_in_the_group() -> None:
 
 
 def _a_store_that_takes_its_time() -> None:
-    """A batch now and then takes longer than a session of Kafka's lasts, every other one its time."""
+    """Its third batch, and one now and then, takes longer than a session of Kafka's lasts."""
     import time
 
     from analytics.store import Store
@@ -209,7 +211,7 @@ def _a_store_that_takes_its_time() -> None:
     def apply_slowly(store: Store, batch: Any) -> None:
         nonlocal batches
         batches += 1
-        time.sleep(SLOW_S if batches % 20 == 3 else 0.2)
+        time.sleep(SLOW_S if batches % 200 == 3 else 0.01)
         apply(store, batch)
 
     put(Store, "apply", apply_slowly)

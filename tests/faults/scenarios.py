@@ -15,11 +15,15 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.faults import cast, checker, planted
-from tests.faults.cast import Actor, Folder, Up, comes_true, until
+from kafka.errors import KafkaError
+
+from calls import relay_report
+from tests.faults import cast, checker, planted, topics
+from tests.faults.cast import Actor, Folder, Up
 from tests.faults.driver import Driver
 from tests.faults.points import POINTS, Point
 from tests.faults.report import Alarm, Report, alarms_in
+from tests.waiting import comes_true, until
 
 INSTANT_S = 0.5
 """A random instant is within this long after a process is ready, or after its start."""
@@ -185,9 +189,8 @@ def compare(folder: Folder, driver: Driver, actors: list[Actor], *, kafka: str =
     for actor in actors:
         if actor.name == "ingest":
             actor.stop()
-    done = _in_kafka if kafka else _applied
     # Where ingest goes on, it still has notices to write of what it refused.
-    until(lambda: done(folder) >= _journal_end(folder) and _at_rest(folder), "everything is applied", APPLIED_S)
+    until(lambda: _applied(folder, kafka) and _at_rest(folder), "everything is applied", APPLIED_S)
     code, said = cast.command(folder, "snapshot", "-o", str(folder.snapshot))
     assert code == 0, said
     verify = cast.command(folder, "verify")
@@ -212,26 +215,26 @@ def _at_rest(folder: Folder) -> bool:
     return _journal_end(folder) == before
 
 
-def _applied(folder: Folder) -> int:
+def _applied(folder: Folder, kafka: str) -> bool:
+    """Whether those under test say that all is applied; whether it is so is compared then."""
+    end = _journal_end(folder)
     try:
-        rows = cast.ask(folder, "SELECT max(position) AS position FROM positions")
+        rows = cast.ask(folder, "SELECT stream, stream_id, position FROM positions")
     except OSError:
-        return -1
-    return int(str(rows[0]["position"] or 0))
-
-
-def _in_kafka(folder: Folder) -> int:
-    """How much is applied of what came through Kafka; -1 as long as something of it is not published."""
-    try:
-        streams = cast.ask(folder, "SELECT stream, stream_id, position FROM positions")
-        rows = cast.ask(folder, "SELECT count(DISTINCT position) AS n FROM deliveries")
-    except OSError:
-        return -1
-    reached: dict[str, dict[object, int]] = {"kafka": {}, "announced": {}}
-    for row in streams:
+        return False
+    reached: dict[str, dict[object, int]] = {"journal": {}, "kafka": {}, "announced": {}}
+    for row in rows:
         reached[str(row["stream"])][row["stream_id"]] = int(str(row["position"]))
-    behind = [name for name, at in reached["kafka"].items() if reached["announced"].get(name, 0) < at]
-    return -1 if behind else int(str(rows[0]["n"]))
+    if not kafka:
+        return max(reached["journal"].values(), default=0) >= end
+    relayed = relay_report.read(folder.journal.parent)
+    try:
+        published = topics.length(kafka)
+    except KafkaError:  # the broker may have come back just now
+        return False
+    if relayed is None or relayed.position < end or sum(reached["kafka"].values()) < published:
+        return False
+    return all(reached["announced"].get(name, 0) >= position for name, position in reached["kafka"].items())
 
 
 class Reaper:

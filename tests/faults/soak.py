@@ -2,7 +2,8 @@
 
 What is looked at is what grows: memory, file handles, the journal's and the store's write-ahead logs, the time of an
 answer and the time until a webhook can be asked for. `python -m tests.faults.soak --minutes 60 --rate 500` is the long
-form; it prints a line each minute, and at its end compares everything as the other scenarios do.
+form; it prints a line each minute, and at its end compares everything as the other scenarios do. With `--kafka`
+everything goes through a broker that is killed every few minutes and comes back half a minute later.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Final
+from typing import Final, NamedTuple
 
 import psutil
 
 from tests.faults import scenarios
 from tests.faults.cast import Folder, Up, ask
 from tests.faults.driver import Driver
+from tools.kafka import broker
 
-PROCESSES: Final = ("ingest", "worker")
+PROCESSES: Final = ("ingest", "relay", "worker")
 PROBES: Final = 20
 """How many webhooks are timed for a sample."""
 
@@ -45,6 +48,13 @@ class Sample:
     """Median time from the moment the newest webhook was received until it is applied."""
 
 
+class Outages(NamedTuple):
+    """How often a broker is away, and how long, in seconds."""
+
+    every_s: float
+    away_s: float
+
+
 @dataclass
 class Soak:
     """What a soak gave."""
@@ -61,26 +71,38 @@ def soak(
     rate: float,
     look_s: float,
     looks: int,
+    outages: Outages | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Soak:
-    """Run it, looking every `look_s` seconds; after so many looks a process is killed or all begin anew."""
-    folder = Folder(path)
-    driver = Driver(folder.ports["ingest"], folder.ledger, seed, per_s=rate, steady=True)
+    """Run it, looking every `look_s` seconds; after so many looks a process is killed or all begin anew.
+
+    With `outages` it goes through Kafka, whose broker has them.
+    """
     dice, samples, pause = Random(seed), list[Sample](), threading.Event()
     kills = restarts = 0
-    with Up(folder) as up:
+    with ExitStack() as stack:
+        bootstrap = ""
+        stay: Callable[[], None] = lambda: None  # noqa: E731
+        if outages is not None:
+            made = stack.enter_context(broker.cluster(path / "kafka"))
+            bootstrap, stay = made.bootstrap, _Brokers(made.nodes[0], outages).stay
+            stack.callback(stay)
+        folder = Folder(path, kafka=bootstrap)
+        driver = Driver(folder.ports["ingest"], folder.ledger, seed, per_s=rate, steady=True)
+        up = stack.enter_context(Up(folder, *(["--kafka"] if bootstrap else [])))
+        processes = [name for name in PROCESSES if bootstrap or name != "relay"]
         up.await_ready()
         driver.start()
         began = time.monotonic()
         try:
             while (passed := time.monotonic() - began) < seconds:
                 pause.wait(min(look_s, seconds - passed))
-                samples.append(_look(folder, up, driver, time.monotonic() - began))
+                samples.append(_look(folder, up, processes, driver, time.monotonic() - began))
                 say(json.dumps(asdict(samples[-1])))
                 if len(samples) % looks:
                     continue
                 if dice.random() < 0.5:
-                    up.kill(dice.choice(PROCESSES))
+                    up.kill(dice.choice(processes))
                     kills += 1
                 else:
                     up.renew()
@@ -88,16 +110,40 @@ def soak(
                 up.await_ready()
         finally:
             driver.stop()
-        outcome = scenarios.compare(folder, driver, [])
+            stay()
+        outcome = scenarios.compare(folder, driver, [], kafka=bootstrap)
         outcome.kills, outcome.restarts = kills, restarts
     return Soak(outcome, samples)
 
 
-def _look(folder: Folder, up: Up, driver: Driver, seconds: float) -> Sample:
+class _Brokers:
+    """A broker that is killed now and then, until it is to stay."""
+
+    def __init__(self, node: broker.Node, outages: Outages) -> None:
+        self._node = node
+        self._outages = outages
+        self._staying = threading.Event()
+        self._thread = threading.Thread(target=self._come_and_go, name="outages")
+        self._thread.start()
+
+    def stay(self) -> None:
+        """Return once it is there for good."""
+        self._staying.set()
+        self._thread.join()
+
+    def _come_and_go(self) -> None:
+        while not self._staying.wait(self._outages.every_s):
+            self._node.kill()
+            self._staying.wait(self._outages.away_s)
+            self._node.start()
+            self._node.wait()
+
+
+def _look(folder: Folder, up: Up, processes: list[str], driver: Driver, seconds: float) -> Sample:
     data = folder.journal.parent
     files = {"journal": folder.journal, "journal_log": data / "journal.sqlite-wal"}
     files |= {"store": data / "store.duckdb", "store_log": data / "store.duckdb.wal"}
-    living = {name: psutil.Process(up.pid_of(name)) for name in PROCESSES}
+    living = {name: psutil.Process(up.pid_of(name)) for name in processes}
     return Sample(
         minute=round(seconds / 60, 1),
         memory_mib={name: process.memory_info().rss >> 20 for name, process in living.items()},
@@ -120,10 +166,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--rate", type=float, default=500, help="webhooks a second")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kafka", action="store_true", help="through a broker that comes and goes")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = soak(
             Path(folder), seed=given.seed, seconds=given.minutes * 60, rate=given.rate, look_s=60.0, looks=5,
+            outages=Outages(every_s=240.0, away_s=30.0) if given.kafka else None,
             say=lambda line: print(line, flush=True),
         )  # fmt: skip
     outcome = found.outcome

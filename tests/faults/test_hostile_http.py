@@ -11,7 +11,8 @@ import pytest
 
 from tests.faults.hostile_http import SETTINGS, run
 from tests.faults.length import LONG
-from tests.ingesting import Ingest, ingesting, received, request, signed, statuses, until
+from tests.ingesting import Ingest, ingesting, received, request, signed, statuses
+from tests.waiting import until
 
 DRIPPING = 500
 HONEST = 2_000 if LONG else 200

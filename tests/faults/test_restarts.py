@@ -17,8 +17,9 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.cast import COMMAND, Folder, Up, environment, listening, until
+from tests.faults.cast import COMMAND, Folder, Up, environment, listening
 from tests.faults.scenarios import restarts
+from tests.waiting import until
 
 
 def test_restarts_under_load_refuse_and_fail_nothing(tmp_path: Path) -> None:
@@ -50,7 +51,9 @@ def test_settings_that_are_broken_leave_the_running_ingest_alone(tmp_path: Path)
         good = settings.read_text()
         settings.write_text(good + "[sources.nobody]\n")
         up.signal(signal.SIGHUP)
-        until(lambda: "the new ingest cannot start" in up.said(), "the restart is given up")
+        until(lambda: "nothing else begins anew" in up.said(), "the restart is given up")
+        assert "the new ingest cannot start" in up.said()
+        assert "worker begins anew" not in up.said()
 
         with closing(socket.create_connection(("127.0.0.1", folder.ports["ingest"]), timeout=10)) as connection:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

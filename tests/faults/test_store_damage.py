@@ -18,9 +18,9 @@ from calls.model import Delivery
 from streams.apply import JOURNAL, Applier
 from tests.faults.length import LONG
 from tests.faults.power_cuts import memory_folder
-from tests.journalling import eventually
 from tests.storing import everything, rows
 from tests.test_worker import RULES, caught_up, journalled, running, samples, webhook
+from tests.waiting import until
 
 TIMES = 100 if LONG else 2
 SPOTS = 600 if LONG else 60
@@ -171,7 +171,7 @@ def test_a_store_that_is_ahead_of_the_journal_raises_the_alarm(prepared: Path, f
     shutil.copy(prepared / "shorter", folder / "journal.sqlite")
     journalled(folder, *[webhook(1000 + number, call_id="later") for number in range(further)])
     with running(folder) as (worker, store):
-        eventually(lambda: worker.state.fault is not None)
+        until(lambda: worker.state.fault is not None)
         assert isinstance(worker.state.fault, JournalDamaged)
         assert rows(store, "SELECT count(*) FROM calls WHERE call_id = 'later'") == [(0,)]
 

@@ -22,7 +22,8 @@ from tests.faults.disk import SURVIVALS, Disk, read_trace
 from tests.faults.length import LONG
 from tests.faults.power_cuts import memory_folder
 from tests.faults.preload import SYNCS, WRITES, Call, Shim
-from tests.ingesting import Ingest, ingesting, signed, until
+from tests.ingesting import Ingest, ingesting, signed
+from tests.waiting import until
 
 ANSWER_S = 9.5
 """Ingest gives up after 8 s and looks twice a second; senders hang up after 10 s."""

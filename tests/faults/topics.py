@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 import duckdb
+from kafka import KafkaConsumer, TopicPartition
 
 from tests.faults.journalled import Journalled
 from tests.faults.report import Report
@@ -27,6 +28,8 @@ LISTS: Final = {
 """Fields of a published call that are tables of their own in the store."""
 BESIDE: Final = ("schema", "version", "journal_id", "truncated")
 """What a published call says beside its fields."""
+LONG: Final = 100_000
+"""Only what is longer than this may be left out of a published call."""
 
 Fields = dict[str, object]
 
@@ -42,6 +45,20 @@ def compare(bootstrap: str, journalled: Journalled, store: duckdb.DuckDBPyConnec
     _compare_notice_rows(journalled, store, report)
     _compare_calls(calls, store, report)
     _compare_dead(dead, journalled, store, report)
+
+
+def length(bootstrap: str) -> int:
+    """How many records the topics hold that a worker reads."""
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    try:
+        slots = [
+            TopicPartition(topic, partition)
+            for topic in (DELIVERIES, NOTICES)
+            for partition in consumer.partitions_for_topic(topic) or ()
+        ]
+        return sum(consumer.end_offsets(slots).values())
+    finally:
+        consumer.close()
 
 
 def _compare_deliveries(deliveries: list[Read], journalled: Journalled, report: Report) -> None:
@@ -106,17 +123,16 @@ def _compare_calls(published: list[Read], store: duckdb.DuckDBPyConnection, repo
     if len({(read.key, read.partition) for read in published}) != len(newest):
         report.phantom.append(f"a call is in several partitions of {CALLS}, so that none of its records is the newest")
     told = {_name(call): _plain_fields(call) for call in newest.values()}
+    left_out = {_name(call): call["truncated"] for call in newest.values()}
     stored = _stored_calls(store)
     for call in stored.keys() - told.keys():
         report.lose(f"call {call} is not in {CALLS}")
     report.phantom += [f"call {call} is in {CALLS} and not in the store" for call in told.keys() - stored.keys()]
     for call in stored.keys() & told.keys():
-        wrong = sorted(
-            name for name in stored[call].keys() | told[call].keys() if stored[call].get(name) != told[call].get(name)
-        )
-        if wrong:
-            says, should = ([fields[call].get(name) for name in wrong] for fields in (told, stored))
-            report.lose(f"the newest record of call {call} says {says} for {wrong} instead of {should}")
+        for name in stored[call].keys() | told[call].keys():
+            says, should = told[call].get(name), stored[call].get(name)
+            if says != should and not (name in left_out[call] and says in (None, []) and len(str(should)) > LONG):
+                report.lose(f"the newest record of call {call} says {str(says)[:90]} for {name}: {str(should)[:90]}")
 
 
 def _stored_calls(store: duckdb.DuckDBPyConnection) -> dict[str, Fields]:

@@ -13,7 +13,7 @@ import duckdb
 from analytics.store import Store
 from calls.settings import Settings, load
 from streams.faust_app import KafkaWorker
-from tests.kafka.relaying import DEADLINE_S, until
+from tests.waiting import until
 
 
 def settings(folder: Path, bootstrap: str, **more: object) -> Settings:
@@ -45,23 +45,24 @@ class Working:
 
     def begun(self) -> None:
         """Wait until partitions are assigned."""
-        until(lambda: self.worker.state.running, DEADLINE_S, lambda: f"{self.worker.state} {self.raised}")
+        until(lambda: self.worker.state.running, lambda: f"{self.worker.state} {self.raised}")
 
     def faulty(self, code: str) -> str:
         """Wait until it says that fault; its sentence."""
-        until(lambda: self.fault == code, DEADLINE_S, lambda: f"{self.worker.state} {self.raised}")
+        until(lambda: self.fault == code, lambda: f"{self.worker.state} {self.raised}")
         fault = self.worker.state.fault
         return "" if fault is None else fault.message
 
     def applied(self, rows: int) -> None:
         """Wait until the store has at least so many rows of deliveries."""
+
         def enough() -> bool:
             # While the store is reopened or made anew it gives no cursors, or takes them away.
             with suppress(duckdb.Error):
                 return self.count("deliveries") >= rows
             return False
 
-        until(enough, DEADLINE_S, lambda: f"{self.worker.state} {self.raised}")
+        until(enough, lambda: f"{self.worker.state} {self.raised}")
 
     def count(self, table: str) -> int:
         ((found,),) = self.rows(f"SELECT count(*) FROM {table}")

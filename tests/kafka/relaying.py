@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -21,6 +20,7 @@ from calls.traffic import one_call
 from ingest import relay_state
 from ingest.relay import Relay
 from tests.journalling import Answers
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEADLINE_S = 60.0
@@ -37,7 +37,7 @@ class Writing:
         self.path = folder / "data" / "journal.sqlite"
         self._journal = Journal(self.path, on_committed=self._answers)
         self.records: list[NewDelivery | NewNotice] = []
-        """What was appended; the first has position 1."""
+        """What was appended, with the times that it bears in the journal; the first has position 1."""
 
     @property
     def journal_id(self) -> str:
@@ -45,9 +45,10 @@ class Writing:
 
     def append(self, records: Sequence[NewDelivery | NewNotice]) -> None:
         """Journal them; they are durable when this returns."""
-        self.records += records
         for record in records:
-            self._journal.append(Append(record))
+            item = Append(record)
+            self._journal.append(item)
+            self.records.append(item.record)  # with the time that it bears in the journal
         self._answers.wait_durable(len(self.records))
 
     def close(self) -> None:
@@ -119,23 +120,14 @@ def relaying(settings: Settings, *, again_from: int | None = None) -> Iterator[R
 
 def published(relay: Relay, position: int, *, deadline_s: float = DEADLINE_S) -> None:
     """Wait until Kafka has acknowledged everything up to a position."""
-    until(lambda: relay.state.position >= position, deadline_s, lambda: f"{relay.state}")
+    until(lambda: relay.state.position >= position, lambda: f"{relay.state}", seconds=deadline_s)
 
 
 def faulty(relay: Relay, code: str) -> str:
     """Wait until the relay says that fault; its sentence."""
-    until(
-        lambda: relay.state.fault is not None and relay.state.fault.code == code, DEADLINE_S, lambda: f"{relay.state}"
-    )
+    until(lambda: relay.state.fault is not None and relay.state.fault.code == code, lambda: f"{relay.state}")
     assert relay.state.fault is not None
     return relay.state.fault.message
-
-
-def until(condition: Callable[[], bool], deadline_s: float, what: Callable[[], str] = str) -> None:
-    deadline = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen in time: {what()}"
-        threading.Event().wait(0.005)
 
 
 class RelayProcess:
@@ -162,7 +154,7 @@ class RelayProcess:
             report = self.report()
             return report is not None and report.position >= position
 
-        until(reached, DEADLINE_S, (self.folder / "relay.log").read_text)
+        until(reached, (self.folder / "relay.log").read_text)
 
     def end(self, number: signal.Signals) -> int:
         """Send a signal and wait for the end; the exit code."""

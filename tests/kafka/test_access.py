@@ -14,10 +14,10 @@ from calls.records import Topic
 from ingest import topics
 from tests import command
 from tests.command import rows, run
-from tests.kafka import broker
-from tests.kafka.broker import SUPER_USER, Cluster, free_ports
 from tests.kafka.reading import administrating, everything
 from tests.kafka.relaying import faulty, published, relaying, settings, webhooks, writing
+from tools.kafka import broker
+from tools.kafka.broker import SUPER_USER, Cluster, free_ports
 
 pytestmark = pytest.mark.kafka
 

@@ -18,8 +18,8 @@ from calls.settings import load_without_secrets
 from dashboard.password import hashed
 from tests.command import ROOT
 from tests.composing import Service, services
-from tests.kafka.broker import Cluster
 from tests.ports import free_ports
+from tools.kafka.broker import Cluster
 
 pytestmark = pytest.mark.kafka
 

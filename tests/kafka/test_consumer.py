@@ -18,8 +18,9 @@ from kafka import KafkaProducer
 from calls.records import Outgoing, Topic
 from ingest import broker, topics
 from streams.announce import of_call
-from tests.kafka.relaying import settings, until
+from tests.kafka.relaying import settings
 from tests.storing import call_of, event_of
+from tests.waiting import until
 from tools.kafka.broker import Cluster
 
 pytestmark = pytest.mark.kafka
@@ -46,7 +47,7 @@ def test_the_example_consumer_keeps_a_copy_of_every_call(cluster: Cluster, tmp_p
         )
     try:
         last = publish(cluster.bootstrap, told)
-        until(lambda: last <= copied(copy).keys(), 60, (tmp_path / "log").read_text)
+        until(lambda: last <= copied(copy).keys(), (tmp_path / "log").read_text)
         calls = {call_id: summary for call_id, summary in copied(copy).items() if call_id not in last}
         assert calls == {"c1": "second", "c2": "under new rules", "c3": "of the new journal"}
         assert process.poll() is None

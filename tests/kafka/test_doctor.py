@@ -11,9 +11,9 @@ from cli.check import Level
 from cli.checks.kafka import compared
 from tests import command
 from tests.command import rows, run
-from tests.kafka.broker import Cluster, free_ports
 from tests.kafka.relaying import published, relaying, settings, webhooks, writing
 from tests.kafka.test_topics import make
+from tools.kafka.broker import Cluster, free_ports
 
 pytestmark = pytest.mark.kafka
 

@@ -16,21 +16,12 @@ from calls.model import Delivery, Verdict
 from calls.records import Topic, of_damaged, of_delivery
 from streams.faust_app import group_of
 from tests.kafka import fausting
-from tests.kafka.broker import Cluster
 from tests.kafka.fausting import assert_once, working
 from tests.kafka.reading import DELIVERIES, NOTICES, administrating, everything
-from tests.kafka.relaying import (
-    STARTED_AT,
-    Writing,
-    published,
-    relaying,
-    settings,
-    until,
-    webhook,
-    webhooks,
-    writing,
-)
+from tests.kafka.relaying import STARTED_AT, Writing, published, relaying, settings, webhook, webhooks, writing
 from tests.kafka.workers import WorkerProcess, data_folder
+from tests.waiting import until
+from tools.kafka.broker import Cluster
 
 pytestmark = pytest.mark.kafka
 
@@ -67,7 +58,7 @@ def test_everything_published_is_applied_once(cluster: Cluster, tmp_path: Path) 
         publish(journal, tmp_path, cluster)
         with working(fausting.settings(tmp_path / "worker", cluster.bootstrap)) as worker:
             worker.applied(len(journal.records))
-            until(lambda: worker.worker.state.lag == 0, 30)
+            until(lambda: worker.worker.state.lag == 0, seconds=30)
             assert_once(worker.store, journal.positions())
             assert worker.rows("SELECT count(*) FROM deliveries WHERE verdict = 'repeated'") == [(20,)]
             assert worker.rows("SELECT count(*) FROM deliveries WHERE verdict = 'refused'") == [(2,)]
@@ -105,7 +96,7 @@ def test_what_kafka_says_was_committed_is_not_believed(cluster: Cluster, tmp_pat
                     offsets = admin.list_group_offsets(group)[group]
                     return sum(found.offset for slot, found in offsets.items() if slot.topic == DELIVERIES)
 
-                until(lambda: committed() == 300, 30, lambda: f"{committed()} committed")
+                until(lambda: committed() == 300, lambda: f"{committed()} committed", seconds=30)
         for path in ours.data_dir.glob("store.duckdb*"):
             path.unlink()
         with working(ours) as worker:
@@ -193,7 +184,7 @@ def test_a_damaged_row_of_the_journal_arrives_as_a_dead_letter(cluster: Cluster,
             produce(cluster, NOTICES, lost.value, lost.headers)
         with working(fausting.settings(tmp_path / "worker", cluster.bootstrap)) as worker:
             worker.applied(6)
-            until(lambda: worker.worker.state.lag == 0, 30)
+            until(lambda: worker.worker.state.lag == 0, seconds=30)
             assert worker.rows("SELECT position FROM dead_letters") == [(77,)]
             assert worker.count("deliveries") == 6
 
@@ -226,7 +217,7 @@ def test_a_delivery_in_pieces_survives_a_restart_between_them(cluster: Cluster, 
         produce(cluster, DELIVERIES, piece.value, piece.headers)
     with working(ours) as worker:
         worker.applied(3)
-        until(lambda: worker.worker.state.lag == 0, 30)
+        until(lambda: worker.worker.state.lag == 0, seconds=30)
         assert sorted(worker.rows("SELECT position FROM deliveries")) == [(1,), (2,), (3,)]
         assert worker.rows("SELECT bytes FROM deliveries WHERE position = 2") == [(len(body),)]
         assert worker.count("dead_letters") == 0
@@ -241,7 +232,7 @@ def test_a_partition_that_is_added_is_read_without_a_restart(cluster: Cluster, t
             worker.applied(200)
             with administrating(cluster.bootstrap) as admin:
                 admin.create_partitions({DELIVERIES: 6})
-            until(lambda: len(_partitions(cluster)) == 6, 30)
+            until(lambda: len(_partitions(cluster)) == 6, seconds=30)
             journal.append(webhooks(400, seed=7))
             publish(journal, tmp_path, cluster)
             assert {read.partition for read in everything(cluster.bootstrap)} == set(range(6))
@@ -259,7 +250,7 @@ def test_a_partition_that_was_added_meanwhile_is_read(cluster: Cluster, tmp_path
             worker.applied(200)
         with administrating(cluster.bootstrap) as admin:
             admin.create_partitions({DELIVERIES: 6})
-        until(lambda: len(_partitions(cluster)) == 6, 30)
+        until(lambda: len(_partitions(cluster)) == 6, seconds=30)
         journal.append(webhooks(400, seed=7))
         publish(journal, tmp_path, cluster)
         with working(ours) as worker:
@@ -311,7 +302,7 @@ def test_topics_that_are_not_there_yet_are_waited_for(cluster: Cluster, tmp_path
         journal.append(webhooks(50))
         publish(journal, tmp_path, cluster)
         worker.applied(50)
-        until(lambda: worker.fault is None, 30)
+        until(lambda: worker.fault is None, seconds=30)
         assert_once(worker.store, journal.positions())
 
 

@@ -15,13 +15,15 @@ from kafka import TopicPartition
 
 from analytics.store import Batch, Store
 from calls.errors import StoreUnavailable
-from tests.kafka import broker, fausting
-from tests.kafka.broker import Cluster
+from tests.kafka import fausting
 from tests.kafka.fausting import Working, assert_once, working
 from tests.kafka.reading import DELIVERIES, NOTICES, administrating
-from tests.kafka.relaying import LONG, Writing, published, relaying, settings, until, webhooks, writing
+from tests.kafka.relaying import LONG, Writing, published, relaying, settings, webhooks, writing
 from tests.kafka.test_relay_faults import steady_traffic
 from tests.kafka.workers import WorkerProcess, data_folder
+from tests.waiting import until
+from tools.kafka import broker
+from tools.kafka.broker import Cluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -94,7 +96,7 @@ def test_a_worker_shows_its_lag_and_opens_no_port_of_fausts(cluster: Cluster, tm
         publish(journal, tmp_path, cluster)
         with WorkerProcess(folder, "--kafka") as worker:
             worker.wait_rows(lambda rows: rows == 100)
-            until(lambda: httpx.get(f"{ours.sql_url}/readyz").status_code == 200, 30)
+            until(lambda: httpx.get(f"{ours.sql_url}/readyz").status_code == 200, seconds=30)
             ready = httpx.get(f"{ours.sql_url}/readyz").json()
             assert {(one["topic"], one["partition"]): one["lag"] for one in ready["partitions"]} == {
                 (topic, number): 0 for topic in (DELIVERIES, NOTICES) for number in range(4)
@@ -126,7 +128,7 @@ def test_a_broker_killed_and_back(own_cluster: Cluster, tmp_path: Path) -> None:
         node.start()
         published(relay, 2_000)
         worker.applied(2_000)
-        until(lambda: worker.fault is None, 60)
+        until(lambda: worker.fault is None, seconds=60)
         assert_once(worker.store, journal.positions())
 
 
@@ -165,7 +167,7 @@ def test_records_deleted_before_they_were_applied_are_named(cluster: Cluster, tm
             published(relay, len(journal.records))
         with working(ours, from_oldest=True) as worker:
             worker.applied(700)
-            until(lambda: worker.worker.state.lag == 0, 60)
+            until(lambda: worker.worker.state.lag == 0, seconds=60)
             assert_once(worker.store, journal.positions())
 
 
@@ -188,7 +190,7 @@ def test_topics_made_anew_fill_a_new_store(cluster: Cluster, tmp_path: Path, run
     def anew() -> None:
         with administrating(cluster.bootstrap) as admin:
             admin.delete_topics([DELIVERIES, NOTICES])
-        until(lambda: not _exist(cluster), 30)
+        until(lambda: not _exist(cluster), seconds=30)
         publish(journal, tmp_path, cluster)
 
     with writing(tmp_path) as journal:
@@ -312,4 +314,4 @@ def _exist(cluster: Cluster) -> bool:
 
 def _set_aside(worker: Working) -> None:
     folder = worker.settings.data_dir
-    until(lambda: bool(list(folder.glob("store.duckdb.store_*Z"))), 60, lambda: f"{worker.worker.state}")
+    until(lambda: bool(list(folder.glob("store.duckdb.store_*Z"))), lambda: f"{worker.worker.state}", seconds=60)

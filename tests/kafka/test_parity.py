@@ -25,11 +25,12 @@ from calls.settings import Settings
 from tests.journalling import edit
 from tests.kafka.mixture import counts, mixture
 from tests.kafka.reading import Read, administrating, everything
-from tests.kafka.relaying import LONG, RelayProcess, until, writing
+from tests.kafka.relaying import LONG, RelayProcess, writing
 from tests.kafka.workers import WorkerProcess, data_folder
 from tests.published import LISTS, columns_of, public_calls
 from tests.storing import everything as everything_in
 from tests.storing import rows
+from tests.waiting import until
 from tools.kafka.broker import Cluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900 if LONG else 300)]
@@ -188,7 +189,9 @@ class Chain:
 
     def wait(self, name: str, count: int) -> None:
         """Until that process has done with so many records of the journal."""
-        until(lambda: self._progress(name) >= count, 120, lambda: f"{name} is at {self._reached[name]} of {count}")
+        until(
+            lambda: self._progress(name) >= count, lambda: f"{name} is at {self._reached[name]} of {count}", seconds=120
+        )
 
     def wait_progress(self, name: str) -> None:
         """Until it has done more than when it was killed last."""

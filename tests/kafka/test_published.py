@@ -14,9 +14,10 @@ from calls.settings import Settings
 from ingest import broker, topics
 from streams.announce import unannounced
 from tests.kafka.reading import administrating, everything
-from tests.kafka.relaying import published, relaying, until, webhook, webhooks, writing
+from tests.kafka.relaying import published, relaying, webhook, webhooks, writing
 from tests.kafka.workers import WorkerProcess, data_folder
 from tests.published import columns_of, public_calls
+from tests.waiting import until
 from tools.kafka.broker import Cluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
@@ -86,7 +87,7 @@ def empty(settings: Settings, cluster: Cluster) -> None:
     with administrating(cluster.bootstrap) as client:
         client.delete_topics([topic.value for topic in PUBLISHED])
     with broker.admin(settings) as client:
-        until(lambda: not set(PUBLISHED) & set(client.list_topics()), 30)
+        until(lambda: not set(PUBLISHED) & set(client.list_topics()), seconds=30)
         topics.prepare(client, settings)
 
 
@@ -94,7 +95,7 @@ def stop_when_complete(folder: Path, settings: Settings, cluster: Cluster, keys:
     """Run a worker until all is applied and these calls are published; the calls as they are stored then."""
     with WorkerProcess(folder, "--kafka") as worker:
         worker.wait_rows(lambda count: count == 301)
-        until(lambda: keys <= published_calls(cluster).keys(), 60)
+        until(lambda: keys <= published_calls(cluster).keys(), seconds=60)
         assert worker.end() == 0
     store = Store.open(settings.store_path, rules=settings.rules)
     try:

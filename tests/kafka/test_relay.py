@@ -22,20 +22,10 @@ from calls.records import Chunk, Joiner, read_delivery, read_notice
 from ingest import relay_state
 from ingest.relay import Relay
 from tests.journalling import as_read, edit
-from tests.kafka.broker import Cluster, free_ports
 from tests.kafka.reading import NOTICES, administrating, everything, repeated_positions
-from tests.kafka.relaying import (
-    ROOT,
-    RelayProcess,
-    faulty,
-    published,
-    relaying,
-    settings,
-    until,
-    webhook,
-    webhooks,
-    writing,
-)
+from tests.kafka.relaying import ROOT, RelayProcess, faulty, published, relaying, settings, webhook, webhooks, writing
+from tests.waiting import until
+from tools.kafka.broker import Cluster, free_ports
 
 pytestmark = pytest.mark.kafka
 
@@ -113,7 +103,7 @@ def test_notices_have_a_topic_of_their_own(cluster: Cluster, tmp_path: Path) -> 
             published(relay, 12)
         assert sorted(read.position for read in everything(cluster.bootstrap)) == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
         found = [read_notice(read.headers.items(), read.value) for read in everything(cluster.bootstrap, NOTICES)]
-        assert found == [as_read(notice(1), journal.journal_id, 6), as_read(notice(2), journal.journal_id, 12)]
+        assert found == [as_read(journal.records[at - 1], journal.journal_id, at) for at in (6, 12)]
 
 
 def test_a_damaged_row_is_published_as_such(cluster: Cluster, tmp_path: Path) -> None:
@@ -149,7 +139,7 @@ def test_a_body_of_32_mib_travels_in_chunks(cluster: Cluster, tmp_path: Path) ->
             chunk = read_delivery(read.headers.items(), read.value)
             assert isinstance(chunk, Chunk)
             joined += [whole for whole in [joiner.add(chunk, read.offset)] if whole is not None]
-        assert joined == [as_read(webhook(big), journal.journal_id, 21)]
+        assert joined == [as_read(journal.records[20], journal.journal_id, 21)]
 
 
 def test_a_time_from_the_future_does_not_stop_the_relay(cluster: Cluster, tmp_path: Path) -> None:
@@ -194,7 +184,7 @@ def test_another_topic_receives_the_whole_journal(cluster: Cluster, tmp_path: Pa
         with administrating(cluster.bootstrap) as client:
             client.delete_topics(["calltally.deliveries"])
         with relaying(settings(tmp_path, cluster.bootstrap)) as relay:
-            until(lambda: relay.state.published >= 100, 30)
+            until(lambda: relay.state.published >= 100, seconds=30)
     assert {read.position for read in everything(cluster.bootstrap)} == set(range(1, 101))
 
 
@@ -216,7 +206,7 @@ def test_a_person_can_have_it_published_again(cluster: Cluster, tmp_path: Path) 
         journal.append(webhooks(100))
         for again_from in (None, 61):
             with relaying(settings(tmp_path, cluster.bootstrap), again_from=again_from) as relay:
-                until(lambda: relay.state.published > 0 and relay.state.position == 100, 30)
+                until(lambda: relay.state.published > 0 and relay.state.position == 100, seconds=30)
         records = everything(cluster.bootstrap)
     assert len(records) == 140
     assert repeated_positions(records) == 40
@@ -225,7 +215,7 @@ def test_a_person_can_have_it_published_again(cluster: Cluster, tmp_path: Path) 
 def test_a_second_relay_of_one_journal_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     """Both would publish everything."""
     with writing(tmp_path), relaying(settings(tmp_path, cluster.bootstrap)) as first:
-        until(lambda: first.state.running, 10)
+        until(lambda: first.state.running, seconds=10)
         assert relay_state.running(tmp_path / "data")
         second = Relay(settings(tmp_path, cluster.bootstrap))
         with pytest.raises(BrokerError, match="Another relay already publishes") as refused:
@@ -241,7 +231,7 @@ def test_a_relay_waits_for_the_journal_to_be_made(cluster: Cluster, tmp_path: Pa
         with writing(tmp_path) as journal:
             journal.append(webhooks(10))
             published(relay, 10)
-            until(lambda: relay.state.fault is None, 10)
+            until(lambda: relay.state.fault is None, seconds=10)
 
 
 def test_its_state_can_be_read_from_outside(cluster: Cluster, tmp_path: Path) -> None:
@@ -250,7 +240,10 @@ def test_its_state_can_be_read_from_outside(cluster: Cluster, tmp_path: Path) ->
         journal.append(webhooks(25))
         with relaying(settings(tmp_path, cluster.bootstrap)) as relay:
             published(relay, 25)
-            until(lambda: (report := relay_state.read(tmp_path / "data")) is not None and report.position == 25, 10)
+            until(
+                lambda: (report := relay_state.read(tmp_path / "data")) is not None and report.position == 25,
+                seconds=10,
+            )
             report = relay_state.read(tmp_path / "data")
             assert report is not None
             assert (report.journal_id, report.lag, report.published) == (journal.journal_id, 0, 25)
@@ -319,8 +312,8 @@ def test_a_broker_that_is_not_there_is_named(tmp_path: Path) -> None:
     with writing(tmp_path) as journal, relaying(settings(tmp_path, f"127.0.0.1:{port}")) as relay:
         journal.append(webhooks(3))
         assert f"127.0.0.1:{port} cannot be reached (Connection refused)" in faulty(relay, "broker_unavailable")
-        until(lambda: relay.state.lag == 3, 10)
-        until(lambda: (report := relay_state.read(tmp_path / "data")) is not None and report.lag == 3, 10)
+        until(lambda: relay.state.lag == 3, seconds=10)
+        until(lambda: (report := relay_state.read(tmp_path / "data")) is not None and report.lag == 3, seconds=10)
         assert {sample.name: sample.value for sample in _samples(tmp_path)}["calltally_relay_up"] == 0
 
 

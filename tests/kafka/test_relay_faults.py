@@ -14,8 +14,6 @@ import psutil
 import pytest
 
 from ingest import relay_state
-from tests.kafka import broker
-from tests.kafka.broker import Cluster
 from tests.kafka.proxy import Proxy, proxy
 from tests.kafka.reading import Read, administrating, everything, repeated_positions
 from tests.kafka.relaying import (
@@ -26,11 +24,13 @@ from tests.kafka.relaying import (
     published,
     relaying,
     settings,
-    until,
     webhook,
     webhooks,
     writing,
 )
+from tests.waiting import until
+from tools.kafka import broker
+from tools.kafka.broker import Cluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -99,7 +99,7 @@ def test_a_relay_killed_at_any_moment_loses_nothing(cluster: Cluster, tmp_path: 
     with writing(tmp_path) as journal, steady_traffic(journal, 1_000):
         for _ in range(6):
             process = RelayProcess(tmp_path, cluster.bootstrap)
-            until(lambda process=process: process.report() is not None, 30)  # type: ignore[misc]
+            until(lambda process=process: process.report() is not None, seconds=30)  # type: ignore[misc]
             threading.Event().wait(dice.uniform(0, 1.5))
             assert process.end(signal.SIGKILL) == -signal.SIGKILL
             assert not relay_state.running(tmp_path / "data")
@@ -116,14 +116,14 @@ def test_a_broker_killed_and_back(own_cluster: Cluster, tmp_path: Path) -> None:
     node = own_cluster.nodes[0]
     with writing(tmp_path) as journal, relaying(settings(tmp_path, own_cluster.bootstrap)) as relay:
         with steady_traffic(journal, 1_000):
-            until(lambda: relay.state.position > 500, 30)
+            until(lambda: relay.state.position > 500, seconds=30)
             for _ in range(3 if LONG else 1):
                 node.kill()
                 sentence = faulty(relay, "broker_unavailable")
                 assert f"{node.bootstrap} cannot be reached (Connection refused)" in sentence
                 node.start()
                 node.wait()
-                until(lambda: relay.state.fault is None, 60, lambda: f"{relay.state}")
+                until(lambda: relay.state.fault is None, lambda: f"{relay.state}", seconds=60)
         published(relay, len(journal.records))
         assert_complete(journal, own_cluster.bootstrap)
 
@@ -133,7 +133,7 @@ def test_a_broker_stopped_in_order_and_back(own_cluster: Cluster, tmp_path: Path
     node = own_cluster.nodes[0]
     with writing(tmp_path) as journal, relaying(settings(tmp_path, own_cluster.bootstrap)) as relay:
         with steady_traffic(journal, 500):
-            until(lambda: relay.state.position > 200, 30)
+            until(lambda: relay.state.position > 200, seconds=30)
             node.stop()
             node.start()
             node.wait()
@@ -146,13 +146,13 @@ def test_a_broker_that_stops_answering(own_cluster: Cluster, tmp_path: Path) -> 
     node = own_cluster.nodes[0]
     with writing(tmp_path) as journal, relaying(settings(tmp_path, own_cluster.bootstrap)) as relay:
         with steady_traffic(journal, 500):
-            until(lambda: relay.state.position > 200, 30)
+            until(lambda: relay.state.position > 200, seconds=30)
             node.pause()
             faulty(relay, "broker_unavailable")
             threading.Event().wait(30 if LONG else 2)
             assert relay.state.fault is not None
             node.resume()
-            until(lambda: relay.state.fault is None, 60, lambda: f"{relay.state}")
+            until(lambda: relay.state.fault is None, lambda: f"{relay.state}", seconds=60)
         published(relay, len(journal.records))
         assert_complete(journal, own_cluster.bootstrap)
 
@@ -166,7 +166,7 @@ def test_an_outage_costs_next_to_nothing(own_cluster: Cluster, tmp_path: Path, f
         relay.published(50)
         getattr(own_cluster.nodes[0], fault)()
         journal.append(webhooks(50, seed=2))
-        until(lambda: (report := relay.report()) is not None and report.fault is not None, 60)
+        until(lambda: (report := relay.report()) is not None and report.fault is not None, seconds=60)
         running = psutil.Process(relay.process.pid)
         cpu_s, descriptors = sum(running.cpu_times()[:2]), running.num_fds()
         threading.Event().wait(60 if LONG else 4)
@@ -216,7 +216,7 @@ def test_connections_that_are_reset(proxied: tuple[Cluster, Proxy, str], tmp_pat
     dice = Random(seed)
     with writing(tmp_path) as journal, relaying(settings(tmp_path, address)) as relay:
         with steady_traffic(journal, 2_000):
-            until(lambda: relay.state.position > 200, 30)
+            until(lambda: relay.state.position > 200, seconds=30)
             for _ in range(10):
                 threading.Event().wait(dice.uniform(0, 0.4))
                 before.reset_all()
@@ -229,10 +229,10 @@ def test_lost_acknowledgements_repeat_nothing(proxied: tuple[Cluster, Proxy, str
     cluster, before, address = proxied
     with writing(tmp_path) as journal, relaying(settings(tmp_path, address)) as relay:
         with steady_traffic(journal, 1_000):
-            until(lambda: relay.state.position > 200, 30)
+            until(lambda: relay.state.position > 200, seconds=30)
             for number in range(1, 6):
                 before.lose_acknowledgements(1)
-                until(lambda number=number: before.lost_acknowledgements == number, 30)  # type: ignore[misc]
+                until(lambda number=number: before.lost_acknowledgements == number, seconds=30)  # type: ignore[misc]
         published(relay, len(journal.records))
         assert assert_complete(journal, cluster.bootstrap) == 0
 
@@ -248,7 +248,7 @@ def test_a_relay_killed_with_its_acknowledgement_lost_repeats_the_tail(
         process.published(200)
         before.lose_acknowledgements(1_000_000)
         journal.append(webhooks(50, seed=2))
-        until(lambda: before.lost_acknowledgements > 0, 30)
+        until(lambda: before.lost_acknowledgements > 0, seconds=30)
         process.end(signal.SIGKILL)
         before.lose_acknowledgements(0)
         again = RelayProcess(tmp_path, address)
@@ -264,7 +264,7 @@ def test_a_body_in_chunks_survives_a_kill(cluster: Cluster, tmp_path: Path) -> N
         journal.append([webhook(b'{"x": "' + body.hex().encode() + b'"}') for body in bodies])
         for pause_s in (0.0, 0.1, 0.2, 0.4):
             process = RelayProcess(tmp_path, cluster.bootstrap)
-            until(lambda process=process: process.report() is not None, 30)  # type: ignore[misc]
+            until(lambda process=process: process.report() is not None, seconds=30)  # type: ignore[misc]
             threading.Event().wait(pause_s)
             process.end(signal.SIGKILL)
         with relaying(settings(tmp_path, cluster.bootstrap)) as relay:
@@ -280,16 +280,16 @@ def test_three_brokers_of_which_one_dies(kafka: None, tmp_path: Path) -> None:
         relaying(settings(tmp_path, cluster.bootstrap)) as relay,
     ):
         with steady_traffic(journal, 500):
-            until(lambda: relay.state.position > 200, 60, lambda: f"{relay.state}")
+            until(lambda: relay.state.position > 200, lambda: f"{relay.state}", seconds=60)
             cluster.nodes[2].kill()
             reached = relay.state.position + 500
-            until(lambda: relay.state.position > reached, 60, lambda: f"{relay.state}")
+            until(lambda: relay.state.position > reached, lambda: f"{relay.state}", seconds=60)
             cluster.nodes[1].kill()
             faulty(relay, "broker_unavailable")
             cluster.nodes[1].start()
             cluster.nodes[1].wait()
             reached = relay.state.position + 500
-            until(lambda: relay.state.position > reached, 60, lambda: f"{relay.state}")
+            until(lambda: relay.state.position > reached, lambda: f"{relay.state}", seconds=60)
         published(relay, len(journal.records))
         with administrating(cluster.bootstrap) as client:
             (topic,) = client.describe_topics(["calltally.deliveries"])

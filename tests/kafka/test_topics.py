@@ -11,9 +11,9 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from calls.errors import TopicUnsuitable
 from calls.records import Topic
 from ingest import broker, topics
-from tests.kafka.broker import Cluster
 from tests.kafka.reading import administrating, everything
 from tests.kafka.relaying import faulty, published, relaying, settings, webhook, webhooks, writing
+from tools.kafka.broker import Cluster
 
 pytestmark = pytest.mark.kafka
 

@@ -15,8 +15,9 @@ from analytics.client import Client
 from calls.errors import QueryError
 from calls.settings import Settings, load
 from tests.command import environment, settings_file
-from tests.kafka.relaying import DEADLINE_S, until
+from tests.kafka.relaying import DEADLINE_S
 from tests.ports import free_ports
+from tests.waiting import until
 
 
 def data_folder(folder: Path, bootstrap: str = "", **more: object) -> Settings:
@@ -64,7 +65,11 @@ class WorkerProcess:
         return self.count("SELECT count(*) FROM deliveries")
 
     def wait_rows(self, enough: Callable[[int], bool], deadline_s: float = DEADLINE_S) -> None:
-        until(lambda: enough(self.rows()), deadline_s, lambda: f"{self.rows()} rows: {self.log.read_text()[-3000:]}")
+        until(
+            lambda: enough(self.rows()),
+            lambda: f"{self.rows()} rows: {self.log.read_text()[-3000:]}",
+            seconds=deadline_s,
+        )
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; the exit code."""

@@ -1,9 +1,10 @@
 """Which delivery ends the process: found by what is written down before it is applied, and passed over from then on.
 
 A segmentation fault, or the kernel in want of memory, leaves no exception to catch and would meet the same delivery at
-every start. So a process that follows one which did not end in order says in a file beside the store how many records
+every start. So a worker that follows one which did not end in order says in a file beside the store how many records
 it is about to apply. Where that one ends too, the next applies those one by one, each named in the file before; and a
-delivery that was named at the end of two processes is `deadly`: it becomes a dead letter without being read.
+delivery that was named at the end of two processes is `deadly`: it becomes a dead letter without being read. The relay,
+which reads a delivery only to name it, does so one by one at once.
 
 Nothing is written while processes end in order. SIGKILL at a bad moment looks alike, so once is not enough; and while
 records are named, the store's owner answers no query, so that a query that ends the process is never taken for one.
@@ -15,6 +16,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +26,6 @@ import structlog
 from calls.journal_row import Record
 from calls.model import Delivery
 
-CRASHED_WORKER: Final = "crashed_worker"
-"""The reason of a dead letter that ended the worker's process whenever it was applied."""
 DEATHS_MAX: Final = 2
 WARY_RECORDS: Final = 5_000
 """More than a batch of either stream: what ended the process before is among so many."""
@@ -51,10 +51,11 @@ class _Kept(msgspec.Struct):
 
 
 class Crashes:
-    """What is known of how this store's processes ended; all but reading is for its owner."""
+    """What is known of how the processes of one kind ended; all but reading is for the only one that runs."""
 
-    def __init__(self, store_path: Path) -> None:
-        self._path = store_path.with_name(store_path.name + ".crashes")
+    def __init__(self, beside: Path) -> None:
+        """`beside` is the store, or another name that stands for the process in its data folder."""
+        self._path = beside.with_name(beside.name + ".crashes")
         self._kept = self._read()
         self._changing = threading.RLock()
         self._careful = 0
@@ -70,15 +71,19 @@ class Crashes:
         """Whether records are named before they are applied, and no query may run."""
         return self._careful > 0
 
-    def begin(self) -> None:
-        """A process begins to apply; whether and how carefully is decided by how the one before ended."""
+    def begin(self, *, careful: int = 0) -> None:
+        """A process begins; how it goes about is decided by how the one before ended.
+
+        After one that did not end in order, at least so many records are taken one by one as `careful` says.
+        """
         kept = self._kept = self._read()
         if kept.running:
             self._wary = WARY_RECORDS
-            self._careful = max(kept.trying, 1 if kept.named else 0)
+            self._careful = max(kept.trying, 1 if kept.named else 0, careful)
             if kept.named is not None:
                 self._blame(kept.named)
-            log.warning("the process before this one did not end in order", looks_at=self._careful or None)
+            if self._careful:
+                log.warning("looking for a delivery that ends the process that reads it", records=self._careful)
         kept.running, kept.trying, kept.named = True, self._careful, None
         self._write()
 
@@ -88,16 +93,19 @@ class Crashes:
         kept = self._kept
         kept.running, kept.trying, kept.named = False, 0, None
         kept.deaths.clear()
-        self._write()
+        if kept.deadly:
+            self._write()
+        else:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     def pieces(self, records: Sequence[Record]) -> Iterator[Sequence[Record]]:
         """The records in the pieces to apply them in: each is applied when the next is asked for."""
         rest = records
         while self._careful and rest:
             one, rest = rest[0], rest[1:]
-            self._name(one)
-            yield [one]
-            self._survived(one)
+            with self.alone(one):
+                yield [one]
         while self._wary and rest:
             piece, rest = rest[:WARY_PIECE], rest[WARY_PIECE:]
             self._announce(len(piece))
@@ -107,6 +115,23 @@ class Crashes:
                 self._announce(0)
         if rest:
             yield rest
+
+    @contextmanager
+    def alone(self, record: Record) -> Iterator[None]:
+        """This record is named while the block runs; where it raises, `relax` says that no record is to blame."""
+        # Nothing of a notice or a damaged row is read, so none ends a process.
+        named = isinstance(record, Delivery) and record.id not in self.deadly
+        if named and isinstance(record, Delivery):
+            with self._changing:
+                self._kept.trying, self._kept.named = self._careful, record.id
+                self._write()
+        yield
+        with self._changing:
+            self._careful = max(0, self._careful - 1)
+            if self._kept.named is not None:
+                self._kept.deaths.pop(self._kept.named, None)
+            if named or not self._careful:
+                self._announce(self._careful)
 
     def relax(self) -> None:
         """Nothing more is there to apply, or something else stands in the way: no record is to blame for what comes."""
@@ -128,29 +153,13 @@ class Crashes:
         if deaths >= DEATHS_MAX:
             del kept.deaths[delivery_id]
             kept.deadly[delivery_id] = (
-                f"The worker's process ended {deaths} times while it applied this delivery alone."
+                f"The process that reads it ended {deaths} times while it was at this delivery alone."
             )
             log.error(
-                "a delivery ends the worker's process and is passed over from now on; its bytes stay in the journal. "
-                "After an update try it again with `calltally dead retry`",
+                "a delivery ends the process that reads it, and is passed over from now on; its bytes stay in the "
+                "journal. After an update try it again with `calltally dead retry`",
                 id=delivery_id,
             )
-
-    def _name(self, record: Record) -> None:
-        # Nothing of a notice or a damaged row is read, so none ends a process.
-        if isinstance(record, Delivery) and record.id not in self.deadly:
-            with self._changing:
-                self._kept.trying, self._kept.named = self._careful, record.id
-                self._write()
-
-    def _survived(self, record: Record) -> None:
-        with self._changing:
-            if isinstance(record, Delivery):
-                self._kept.deaths.pop(record.id, None)
-            self._careful = max(0, self._careful - 1)
-            self._kept.named = None
-            if not self._careful:
-                self._announce(0)
 
     def _announce(self, count: int) -> None:
         with self._changing:
@@ -171,8 +180,10 @@ class Crashes:
         try:
             with new.open("wb") as file:
                 file.write(msgspec.json.encode(self._kept))
-                file.flush()
-                os.fsync(file.fileno())
+                if self._kept.deadly:
+                    # The rest is of use only where this machine runs on, and then its file system knows it.
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(new, self._path)
         except OSError as error:
             # Worse than to search for a record in vain would be to stop for that.
