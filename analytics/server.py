@@ -406,7 +406,7 @@ def _not_ready(state: WorkerState) -> str | None:
     if not state.running:
         return "The worker is not running yet, or no more."
     if state.rebuilding:
-        return f"The store is being rebuilt from the journal; {state.lag:,} records are still to come."
+        return f"The store is being made again; {state.lag:,} records are still to be applied."
     return None
 
 

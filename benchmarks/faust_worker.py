@@ -5,9 +5,10 @@
 
 The mix of `benchmarks.stream` (bodies of 1.7 KB), published by a relay to Apache Kafka (one node from Maven, on this
 machine). Then, in turn, each in a process of its own: the Kafka worker, which also publishes every changed call to
-`calltally.calls`; and a peer, a plain Faust agent with `take(1000)` and one pandas INSERT a batch into three tables
-without roll-ups. CPU is all of that process, from its start without imports to its last commit. Freshness is from
-handing a record to Kafka's client to its row being committed, at so many a second.
+`calltally.calls`; the same where nothing is published (`silent`); and a peer, a plain Faust agent with `take(1000)` and
+one pandas INSERT a batch into three tables without roll-ups. CPU is all of that process, from its start without imports
+to its last commit. Freshness is from handing a record to Kafka's client to its row being committed, at so many a
+second.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from calls.records import of_delivery
 from calls.settings import Settings, load
 from ingest.relay import Relay
 from streams.faust_app import KafkaWorker
+from streams.publishing import Publishing
 from tools.kafka import broker
 
 PEER = Path(__file__).with_name("peers") / "faust_pandas.py"
@@ -121,8 +123,10 @@ def _started(settings: Settings) -> tuple[KafkaWorker, threading.Thread]:
     return worker, thread
 
 
-def _apply(folder: str, bootstrap: str, count: int) -> None:
+def _apply(folder: str, bootstrap: str, count: int, *, silent: bool) -> None:
     """In a process of its own: apply the topic, print the CPU and wall seconds of all of it."""
+    if silent:
+        setattr(Publishing, "committed", lambda *_: None)  # noqa: B010  # what publishing costs is the difference
     cpu, wall = time.process_time(), time.perf_counter()
     worker, thread = _started(load(Path(folder), {}, kafka_bootstrap_servers=bootstrap))
     while worker.state.tally.records < count:
@@ -147,14 +151,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, broker.cluster(Path(name) / "kafka", heap=HEAP) as cluster:
         folder, count = Path(name), given.deliveries
         publish(folder, cluster.bootstrap, count)
-        costs: dict[str, list[float]] = {"worker": [], "peer": []}
+        costs: dict[str, list[float]] = {"worker": [], "silent": [], "peer": []}
         for number in range(given.rounds):
             ours = folder / f"worker-{number}"
-            ours.mkdir()
+            silent = folder / f"silent-{number}"
+            apply = ["-m", "benchmarks.faust_worker", "--apply"]
             words = {
-                "worker": ["-m", "benchmarks.faust_worker", "--apply", str(ours), cluster.bootstrap, str(count)],
+                "worker": [*apply, str(ours), cluster.bootstrap, str(count)],
+                "silent": [*apply, str(silent), cluster.bootstrap, str(count), "silent"],
                 "peer": [str(PEER), cluster.bootstrap, str(folder / f"peer-{number}.duckdb"), str(count)],
             }
+            ours.mkdir()
+            silent.mkdir()
             for who, more in words.items():
                 if who == "peer":
                     _forget_group(cluster.bootstrap)
@@ -165,8 +173,11 @@ def main() -> None:
                     f"{count / figures['wall_s']:8,.0f} a second of wall time",
                     flush=True,
                 )
-        ratio = statistics.median(costs["peer"]) / statistics.median(costs["worker"])
-        print(f"medians: the peer's cost is {ratio:.2f} times the worker's")
+        worker, silently, peer = (statistics.median(costs[who]) for who in ("worker", "silent", "peer"))
+        print(
+            f"medians: worker {worker:.1f} us, of that publishing {worker - silently:.1f}; peer {peer:.1f} us, which "
+            f"is {peer / worker:.2f} times the worker's and {peer / silently:.2f} times that without publishing"
+        )
         fresh = load(folder / "worker-0", {}, kafka_bootstrap_servers=cluster.bootstrap)
         times = freshness(fresh, given.rate, given.seconds)
         print(
@@ -196,6 +207,6 @@ def _forget_group(bootstrap: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--apply"]:
-        _apply(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        _apply(sys.argv[2], sys.argv[3], int(sys.argv[4]), silent="silent" in sys.argv)
     else:
         main()

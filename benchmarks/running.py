@@ -35,13 +35,18 @@ COMMAND = [sys.executable, "-m", "cli.main"]
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, int, float]]:
-    """`calltally up`: its process, ingest's port, the SQL port, seconds from start to the first accepted webhook."""
+def running(folder: Path, *words: str, more: str = "") -> Iterator[tuple[subprocess.Popen[bytes], int, int, float]]:
+    """`calltally up`: its process, ingest's port, the SQL port, seconds from start to the first accepted webhook.
+
+    `words` are further ones of its command, `more` are further settings.
+    """
     port, sql_port = load._free_port(), load._free_port()
-    settings = f'ingest_port = {port}\nsql_port = {sql_port}\n[sources.{PROVIDER}]\nsecrets = ["{load.SECRET}"]\n'
+    settings = (
+        f'ingest_port = {port}\nsql_port = {sql_port}\n{more}\n[sources.{PROVIDER}]\nsecrets = ["{load.SECRET}"]\n'
+    )
     (folder / "calltally.toml").write_text(settings)
     began = time.perf_counter()
-    command = [*COMMAND, "up", "--no-dashboard"]
+    command = [*COMMAND, "up", "--no-dashboard", *words]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
     try:
         first_s = _until_accepted(port, began)
@@ -75,6 +80,7 @@ def idle_cpu(process: subprocess.Popen[bytes], seconds: float) -> float:
 
 def _watch(client: Client, ids: dict[str, int], seen: list[float]) -> None:
     last, version, missing, until = 0, -1, len(ids), time.monotonic() + 90
+    ahead: set[int] = set()
     while missing and time.monotonic() < until:
         # The version is cheap to ask for and says when a query can find something new.
         if (now_held := client.version()) == version:
@@ -84,10 +90,13 @@ def _watch(client: Client, ids: dict[str, int], seen: list[float]) -> None:
         rows = client.query("SELECT position, id FROM deliveries WHERE position > $last", {"last": last}).to_pylist()
         now = time.perf_counter()
         for row in rows:
-            last = max(last, row["position"])
-            if row["id"] in ids:
+            ahead.add(row["position"])
+            if row["id"] in ids and not seen[ids[row["id"]]]:
                 seen[ids[row["id"]]] = now
                 missing -= 1
+        while last + 1 in ahead:  # through Kafka they come in another order
+            last += 1
+            ahead.remove(last)
 
 
 async def _send(port: int, requests: list[bytes], rate: float, sent: list[float]) -> None:

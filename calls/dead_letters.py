@@ -14,8 +14,10 @@ PROVIDER_UNKNOWN: Final = "provider_unknown"
 """The provider has no module any more."""
 JOURNAL_DAMAGED: Final = "journal_damaged"
 """A row of the journal fails its digest."""
+RECORD_MALFORMED: Final = "record_malformed"
+"""What stands in Kafka's topic was not written by a relay, or was changed since."""
 
 MISTAKES: Final = frozenset({NORMALISER_FAILED, NOT_STORABLE, CRASHED_WORKER, PROVIDER_UNKNOWN})
 """Calltally's own: with the code mended, `calltally dead retry` makes them count."""
-OUR_FAULT: Final = MISTAKES | {JOURNAL_DAMAGED}
+OUR_FAULT: Final = MISTAKES | {JOURNAL_DAMAGED, RECORD_MALFORMED}
 """Each such dead letter is logged as an error."""

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from calls.dead_letters import JOURNAL_DAMAGED
 from calls.model import Delivery, Micros, Notice, Trust, Verdict
 
 SEAL_BYTES = 16
@@ -46,13 +47,17 @@ class NewNotice(msgspec.Struct, frozen=True, kw_only=True):
     received_at: Micros
 
 
-class Damaged(msgspec.Struct, frozen=True):
+class Damaged(msgspec.Struct, frozen=True, omit_defaults=True):
     """A position whose record is missing or does not match its seal; it is kept out."""
 
     position: int
     reason: str
     journal_id: str = ""
     """Set where the record has left its journal, on the way through Kafka."""
+    code: str = JOURNAL_DAMAGED
+    """The reason of the dead letter that stands for it."""
+    body: bytes = b""
+    """What was found in its place, where that may be of use."""
 
 
 Record: TypeAlias = Delivery | Notice | Damaged

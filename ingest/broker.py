@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +10,7 @@ from kafka import KafkaProducer, errors
 from kafka.admin import KafkaAdminClient
 from kafka.net.compat import KafkaNetClient
 
+from calls import kafka_access
 from calls.errors import BrokerError, BrokerRefused, BrokerUnavailable, SettingsError
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 CLIENT_ID = "calltally-relay"
 BOOTSTRAP_S = 5.0
-PROBE_S = 2.0
 REQUEST_S = 20.0
 WHILE_CONNECTING_MS = 50.0
 
@@ -37,7 +35,7 @@ _Client = TypeVar("_Client")
 def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     """A client that makes and describes topics. Raises BrokerError, SettingsError."""
     # Looked at first, because the client would try for seconds and could not say why.
-    away = unreachable(settings)
+    away = kafka_access.unreachable(settings)
     if away is not None:
         raise BrokerUnavailable(away)
     with explained(settings):
@@ -76,7 +74,7 @@ def explained(settings: Settings) -> Iterator[None]:
 def explain(error: BaseException, settings: Settings) -> BrokerError:
     """What an error of the client library means, in a sentence."""
     if isinstance(error, errors.KafkaError) and error.retriable:
-        away = unreachable(settings)
+        away = kafka_access.unreachable(settings)
         if away is not None:
             return BrokerUnavailable(away)
         error = _refused_login(settings) or error
@@ -92,57 +90,16 @@ def explain(error: BaseException, settings: Settings) -> BrokerError:
     return BrokerError(f"Kafka refused a request ({said}).")
 
 
-def unreachable(settings: Settings) -> str | None:
-    """Why no broker of the settings can be connected to, a sentence; None where one can."""
-    found = []
-    for host, port in settings.kafka_servers:
-        try:
-            with socket.create_connection((host, port), PROBE_S) as connection:
-                if settings.kafka_security_protocol in ("SSL", "SASL_SSL"):
-                    with _tls(settings).wrap_socket(connection, server_hostname=host):
-                        return None
-                return None
-        except ssl.SSLCertVerificationError as error:
-            found.append(f"{host}:{port} has a certificate that is not trusted ({error.verify_message})")
-        except ssl.SSLError as error:
-            found.append(f"{host}:{port} does not speak TLS as expected ({error.reason or error})")
-        except TimeoutError:
-            found.append(f"{host}:{port} does not answer")
-        except OSError as error:
-            found.append(f"{host}:{port} cannot be reached ({error.strerror or error})")
-    return f"Kafka is away: {'; '.join(found)}."
-
-
 def options(settings: Settings) -> dict[str, object]:
     """What every client of kafka-python is told. Raises SettingsError."""
-    protocol = settings.kafka_security_protocol
-    given: dict[str, object] = {
-        "bootstrap_servers": [f"{host}:{port}" for host, port in settings.kafka_servers],
+    return {
+        **kafka_access.options(settings),
         "client_id": CLIENT_ID,
-        "security_protocol": protocol,
         "bootstrap_timeout_ms": int(BOOTSTRAP_S * 1000),
         "request_timeout_ms": int(REQUEST_S * 1000),
         "reconnect_backoff_ms": 100,
         "reconnect_backoff_max_ms": 2000,
     }
-    if protocol in ("SSL", "SASL_SSL"):
-        given["ssl_context"] = _tls(settings)
-    if protocol.startswith("SASL_"):
-        if settings.kafka_username is None or settings.kafka_password is None:
-            raise SettingsError(
-                f"kafka_security_protocol is {protocol}, which needs kafka_username and kafka_password "
-                "(CALLTALLY_KAFKA_USERNAME, CALLTALLY_KAFKA_PASSWORD)."
-            )
-        given |= {
-            "sasl_mechanism": settings.kafka_sasl_mechanism,
-            "sasl_plain_username": settings.kafka_username,
-            "sasl_plain_password": settings.kafka_password,
-        }
-    elif settings.kafka_password is not None:
-        raise SettingsError(
-            f"kafka_password is set, but kafka_security_protocol is {protocol}, which sends none. Set it to SASL_SSL."
-        )
-    return given
 
 
 class _PatientClient(KafkaNetClient):  # type: ignore[misc]
@@ -205,17 +162,6 @@ def _refused_login(settings: Settings) -> errors.KafkaError | None:
     finally:
         client.close()
     return None
-
-
-def _tls(settings: Settings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.kafka_ca_file)
-        if settings.kafka_certificate_file is not None:
-            context.load_cert_chain(settings.kafka_certificate_file, settings.kafka_key_file)
-    except OSError as error:  # also ssl.SSLError
-        named = [str(path) for path in (settings.kafka_ca_file, settings.kafka_certificate_file) if path]
-        raise SettingsError(f"The certificates for Kafka ({', '.join(named)}) cannot be read: {error}.") from None
-    return context
 
 
 def _detail(error: BaseException) -> str:

@@ -19,7 +19,6 @@ import msgspec
 
 from analytics.store import Store, StoredEvent
 from calls.crashes import Crashes
-from calls.dead_letters import JOURNAL_DAMAGED
 from calls.journal_row import Damaged, Record
 from calls.model import Call, CallKey, DeadLetter, Delivery, Micros, TimelineEvent, Trust
 from calls.records import FRAME_BYTES, Headers, Outgoing, Topic, call_key
@@ -128,7 +127,7 @@ def meant(records: Sequence[Record]) -> Meant:
                 if timed.event.call_id is not None:
                     keys[CallKey(timed.provider, timed.event.org, timed.event.call_id)] = None
         elif isinstance(record, Damaged):
-            letters.append(DeadLetter(reason=JOURNAL_DAMAGED, detail=record.reason, delivery=_stand_in(record)))
+            letters.append(DeadLetter(reason=record.code, detail=record.reason, delivery=_stand_in(record)))
     return Meant(list(keys), letters)
 
 
@@ -327,6 +326,6 @@ def _size(headers: Headers) -> int:
 def _stand_in(damaged: Damaged) -> Delivery:
     """All that is known of a row that cannot be read: where it stood."""
     return Delivery(
-        source="", provider="", org="", body=b"", headers={}, received_at=0, trust=Trust.D,
+        source="", provider="", org="", body=damaged.body, headers={}, received_at=0, trust=Trust.D,
         journal_id=damaged.journal_id, position=damaged.position,
     )  # fmt: skip

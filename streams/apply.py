@@ -18,7 +18,7 @@ import structlog
 
 from analytics.store import Batch, CallChange, DeliveryRow, Place, Position, Store, StoredCall, StoredEvent
 from calls.crashes import Crashes
-from calls.dead_letters import CRASHED_WORKER, JOURNAL_DAMAGED, MISTAKES, NOT_STORABLE, OUR_FAULT
+from calls.dead_letters import CRASHED_WORKER, MISTAKES, NOT_STORABLE, OUR_FAULT
 from calls.errors import CalltallyError, StoreError, StoreMismatch
 from calls.journal_row import Damaged, Record
 from calls.model import (
@@ -140,7 +140,7 @@ class Applier:
             else:
                 letter = _letter_of(record, _journal_of(record, records, positions))
                 place = _place(letter.delivery)
-                beside[place], lost[place] = _row_of_damaged(letter.delivery), letter
+                beside[place], lost[place] = _row_of_damaged(letter), letter
         counting = self._counting(deliveries, batch, beside)
         for place in self._not_yet_applied(beside, positions):
             batch.deliveries.append(beside[place])
@@ -409,23 +409,23 @@ def _journal_of(damaged: Damaged, records: Sequence[Record], positions: Sequence
 
 
 def _letter_of(damaged: Damaged, journal_id: str) -> DeadLetter:
-    """For a row of the journal that cannot be trusted: all that is known of it is where it stood, not when it came."""
+    """For a record that cannot be trusted: it is known where it stood, not from whom and when it came."""
     lost = Delivery(
         source="",
         provider="",
         org="",
-        body=b"",
+        body=damaged.body,
         headers={},
         received_at=0,
         trust=Trust.D,
         journal_id=journal_id,
         position=damaged.position,
     )
-    return DeadLetter(reason=JOURNAL_DAMAGED, detail=damaged.reason, delivery=lost)
+    return DeadLetter(reason=damaged.code, detail=damaged.reason, delivery=lost)
 
 
-def _row_of_damaged(lost: Delivery) -> DeliveryRow:
-    return msgspec.structs.replace(_row(lost, Verdict.ACCEPTED), id=None, reason=JOURNAL_DAMAGED)
+def _row_of_damaged(letter: DeadLetter) -> DeliveryRow:
+    return msgspec.structs.replace(_row(letter.delivery, Verdict.ACCEPTED), id=None, reason=letter.reason)
 
 
 def _report(letter: DeadLetter) -> None:

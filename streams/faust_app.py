@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from analytics.store import Batch, Store
+from calls import kafka_access
 from calls.crashes import Crashes
 from calls.errors import BrokerError, BrokerUnavailable, CalltallyError, StoreDamaged, StoreError, StoreMismatch
 from streams import broker
@@ -79,8 +80,7 @@ class KafkaWorker:
         StoreUnavailable, SettingsError, and, where Kafka could not fill a new one, BrokerError or StoreMismatch: then
         nothing was moved.
         """
-        broker.login(self._settings)
-        broker.tls(self._settings)
+        kafka_access.options(self._settings)
         try:
             self._store = self._open_store()
         except (StoreDamaged, StoreMismatch) as error:
@@ -163,7 +163,10 @@ class KafkaWorker:
         self._publish_of = publishing.took
         flow = Flow(store, applier, self.state, looking.result(), publishing, from_oldest=self._from_oldest)
         cluster = Cluster(
-            settings.kafka_servers, broker.tls(settings), broker.login(settings), settings.kafka_sasl_mechanism
+            settings.kafka_servers,
+            kafka_access.tls(settings),
+            kafka_access.login(settings),
+            settings.kafka_sasl_mechanism,
         )
         app = make_app(
             group_of(settings.data_dir),

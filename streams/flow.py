@@ -213,7 +213,12 @@ class Flow:
             return
         positions = [Position(APPLIED, partition.stream_id, partition.position) for partition in touched.values()]
         if old:
-            self._publisher.again(old, positions)
+            # Only as far as is committed: what follows from the new ones is not even made yet.
+            before = [
+                Position(APPLIED, partition.stream_id, min(partition.position, self._applied.get(slot, 0)))
+                for slot, partition in touched.items()
+            ]
+            self._publisher.again(old, before)
         if count:
             self._commit(new, positions)
             self._state.committed(count, sum(self._applied.values()))

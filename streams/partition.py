@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
+from calls.dead_letters import RECORD_MALFORMED
 from calls.errors import BrokerError, RecordMalformed
 from calls.journal_row import Damaged, Record
 from calls.records import GIVE_UP_RECORDS, Chunk, Joiner, Topic, read_delivery, read_notice
@@ -112,6 +113,8 @@ class Partition:
             position=incoming.offset,
             reason=f"{topic} partition {number} offset {incoming.offset}: {error.message}",
             journal_id=self.stream_id,
+            code=RECORD_MALFORMED,
+            body=incoming.value or b"",
         )
 
 

@@ -44,10 +44,16 @@ async def insert(stream):
             said = json.loads(body)
             call = said.get("call") or said.get("data") or {}
             call_id = str(call.get("call_id") or (call.get("call_details") or {}).get("call_id"))
-            calls.append((
-                "synthflow" if "call" in said else "other", call_id, call.get("status"), call.get("end_call_reason"),
-                call.get("duration"), body.decode(),
-            ))
+            calls.append(
+                (
+                    "synthflow" if "call" in said else "other",
+                    call_id,
+                    call.get("status"),
+                    call.get("end_call_reason"),
+                    call.get("duration"),
+                    body.decode(),
+                )
+            )
             for name, result in (said.get("analysis") or {}).items():
                 if not name.endswith("_feedback"):
                     analysis.append((call_id, name, result))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from kafka import errors
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
+from calls import kafka_access
 from calls.errors import BrokerRefused, CalltallyError, SettingsError
 from calls.records import Topic
 from cli.check import Finding, Level, Patient
@@ -80,7 +81,7 @@ def _reached(settings: Settings) -> Iterator[Finding]:
     away = {}
     for host, port in settings.kafka_servers:
         server = f"{host}:{port}"
-        reason = broker.unreachable(settings.model_copy(update={"kafka_bootstrap_servers": server}))
+        reason = kafka_access.unreachable(settings.model_copy(update={"kafka_bootstrap_servers": server}))
         if reason is None:
             yield Finding(Level.OK, f"{server} takes connections.")
         else:

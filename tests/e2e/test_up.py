@@ -24,6 +24,7 @@ from tests.ports import free_ports
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "-m", "cli.main"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("CALLTALLY_")}
+AFTER_END_S = 20.0
 SOURCES = '[sources.inboundflow]\nsecrets = ["a-test-secret"]\n'
 
 
@@ -49,10 +50,14 @@ class Running:
         self._reader.start()
 
     def until(self, condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
+        """Wait for a condition; not much longer once the process has ended, since nothing more comes of it then."""
+        deadline, ended = time.monotonic() + seconds, 0.0
         while time.monotonic() < deadline:
             if condition():
                 return
+            if self.process.poll() is not None:
+                ended = ended or time.monotonic()
+                deadline = min(deadline, ended + AFTER_END_S)
             time.sleep(0.05)
         raise AssertionError(f"not within {seconds} s: {what}\n" + "\n".join(self.lines[-40:]))
 

@@ -97,7 +97,7 @@ POINTS: Final = [
         "streams.publishing:Publishing.again",
         "streams.publishing:Publishing.positions",
         "streams.announce:Announcer.records",
-        "streams.fetches:_Producer.send",
+        "streams.fetches:_send_in_order",
     ),
 ]
 """`duckdb` and `sqlite` points work in any process."""

@@ -25,8 +25,6 @@ from tests.waiting import until
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEADLINE_S = 60.0
 STARTED_AT = 1_750_000_000_000_000
-LONG = os.environ.get("CALLTALLY_FAULTS") == "long"
-"""Whether faults last as long as they do in life; `make faults` sets it."""
 
 
 class Writing:

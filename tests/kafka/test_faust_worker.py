@@ -77,7 +77,7 @@ def test_a_second_run_goes_on_where_the_store_stands(cluster: Cluster, tmp_path:
         publish(journal, tmp_path, cluster)
         with working(ours) as worker:
             worker.applied(800)
-            assert worker.worker.state.tally.records == 300
+            until(lambda: worker.worker.state.tally.records == 300)
             assert_once(worker.store, journal.positions())
 
 
@@ -142,6 +142,8 @@ def test_a_record_that_is_not_ours_is_set_apart(
             found = worker.rows("SELECT DISTINCT detail FROM dead_letters")
             assert len(found) == 4
             assert all(said in str(detail) and f"{topic} partition" in str(detail) for (detail,) in found)
+            kept: list[object] = [*worker.rows("SELECT DISTINCT reason, body FROM kept.dead_letters")]
+            assert kept == [("record_malformed", value or b"")]
             assert worker.rows("SELECT count(DISTINCT position) FROM deliveries WHERE source <> ''") == [(401,)]
 
 

@@ -15,10 +15,11 @@ from kafka import TopicPartition
 
 from analytics.store import Batch, Store
 from calls.errors import StoreUnavailable
+from tests.faults.length import LONG
 from tests.kafka import fausting
 from tests.kafka.fausting import Working, assert_once, working
 from tests.kafka.reading import DELIVERIES, NOTICES, administrating
-from tests.kafka.relaying import LONG, Writing, published, relaying, settings, webhooks, writing
+from tests.kafka.relaying import Writing, published, relaying, settings, webhooks, writing
 from tests.kafka.test_relay_faults import steady_traffic
 from tests.kafka.workers import WorkerProcess, data_folder
 from tests.waiting import until
@@ -297,7 +298,7 @@ def test_a_store_slower_than_the_session_keeps_its_partitions(cluster: Cluster, 
             assert worker.fault is None
             worker.applied(6_000)
             assert worker.fault is None
-            assert worker.worker.state.tally.records == 6_000
+            until(lambda: worker.worker.state.tally.records == 6_000)
             assert_once(worker.store, journal.positions())
 
 

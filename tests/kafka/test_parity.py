@@ -22,10 +22,11 @@ from analytics.store import Store
 from calls.journal import NewDelivery, NewNotice
 from calls.records import Topic, call_key
 from calls.settings import Settings
+from tests.faults.length import LONG
 from tests.journalling import edit
 from tests.kafka.mixture import counts, mixture
 from tests.kafka.reading import Read, administrating, everything
-from tests.kafka.relaying import LONG, RelayProcess, writing
+from tests.kafka.relaying import RelayProcess, writing
 from tests.kafka.workers import WorkerProcess, data_folder
 from tests.published import LISTS, columns_of, public_calls
 from tests.storing import everything as everything_in

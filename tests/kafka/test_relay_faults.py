@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from ingest import relay_state
+from tests.faults.length import LONG
 from tests.kafka.proxy import Proxy, proxy
 from tests.kafka.reading import Read, administrating, everything, repeated_positions
 from tests.kafka.relaying import (
-    LONG,
     RelayProcess,
     Writing,
     faulty,
