@@ -12,6 +12,10 @@ COMMANDS = (
     ("stream", "--stored", "5000000"),
     ("running",),
     ("page",),
+    ("relay",),
+    ("faust_worker",),
+    ("chain", "--seconds", "60", "--kills", "5"),
+    ("chain", "--backlog", "500000"),
 )
 
 
