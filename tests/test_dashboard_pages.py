@@ -176,7 +176,7 @@ def test_a_worker_that_lags_is_told_of(store: Store, endpoint: Serving) -> None:
     assert "12 behind" in told(drawn())
 
     endpoint.state.rebuilding = True
-    until(lambda: "being rebuilt" in told(drawn()))
+    until(lambda: "being made again" in told(drawn()))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from calls import relay_report
 from tests.faults import planted
 from tests.faults.cast import Actor, Folder
 from tests.faults.driver import Driver
@@ -148,12 +150,21 @@ def fault(path: Path, seed: int, name: str) -> Outcome:
         for _ in range(2):
             for actor in actors:
                 actor.kill() if actor.alive else None
+            began = time.time()
             for actor in actors:
                 actor.start()
             for actor in actors:
                 actor.await_ready()
-            threading.Event().wait(1.0)
+            until(lambda: _publishes(run.folder, began), "the relay publishes")  # noqa: B023
+            # In the middle of the second that the planted relay rests between remembering and sending.
+            threading.Event().wait(0.5)
         return run.compare(Counter())
+
+
+def _publishes(folder: Folder, since: float) -> bool:
+    """Whether a relay that started after that has had an acknowledgement."""
+    told = relay_report.read(folder.journal.parent)
+    return told is not None and told.written_at > since * 1e6 and told.published > 0
 
 
 @dataclass

@@ -100,7 +100,8 @@ def test_a_terminal_that_is_gone_stops_everything(tmp_path: Path) -> None:
         until(lambda: listening(folder), "a signal alone, with the terminal still there, is a restart")
         os.close(ours)
 
-        assert up.wait(60) == 0
+        # 120 is Python's way of saying that its last words found no terminal any more.
+        assert up.wait(60) in (0, 120)
         assert not any(child.is_running() for child in family)
     finally:
         up.kill()

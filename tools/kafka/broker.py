@@ -311,7 +311,14 @@ def _format(nodes: Sequence[Node], cluster_id: str, scram: Sequence[str]) -> Non
     for node in nodes:
         users = [word for user in scram for word in ("--add-scram", user)]
         command = ["java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{libraries()}/*"]
-        command += ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(node.properties), *users]
+        command += [
+            "kafka.tools.StorageTool",
+            "format",
+            f"--cluster-id={cluster_id}",
+            "-c",
+            str(node.properties),
+            *users,
+        ]
         running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
     for process in running:
         said, _ = process.communicate(timeout=START_S)
