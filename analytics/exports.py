@@ -9,13 +9,10 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import re
-import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -97,19 +94,6 @@ def workbook(tables: Mapping[str, pa.Table]) -> bytes:
                 _xlsx_column(sheet, index, column, moment)
             sheet.autofit(max_width=420)
     return sink.getvalue()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that its final name only ever holds the whole of it, or what it held before."""
-    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def rows(table: pa.Table) -> list[dict[str, Cell]]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
-import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -32,6 +29,7 @@ from analytics.upkeep import Kept, endpoints
 from calls.errors import CalltallyError, QueryError, SettingsError, StoreError
 from calls.hosts import OnlyKnownHosts, is_loopback
 from calls.model import Micros
+from calls.stopping import StoppableServer
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
 BODY_MAX: Final = 1 << 20
@@ -173,7 +171,7 @@ def serve(app: ASGIApp, host: str, port: int, *, explicit_token: bool, url: str 
             f"The SQL endpoint is to listen on {host}, which other machines can reach, and has no token of its own. "
             'Set one, as in CALLTALLY_SQL_TOKEN="$(openssl rand -hex 32)", or leave CALLTALLY_SQL_HOST at 127.0.0.1.'
         )
-    return _Server(
+    return StoppableServer(
         uvicorn.Config(
             OnlyKnownHosts(app, urls=[url], setting="sql_url") if is_loopback(host) else app,
             host=host,
@@ -188,27 +186,6 @@ def serve(app: ASGIApp, host: str, port: int, *, explicit_token: bool, url: str 
             timeout_graceful_shutdown=3,
         )
     )
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its habit of dying by the signal that stopped it: there is a store to close."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
-    def _stop(self) -> None:
-        self.should_exit = True
 
 
 class _Ask(msgspec.Struct, forbid_unknown_fields=True):

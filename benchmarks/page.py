@@ -33,7 +33,7 @@ from analytics.store import Store
 from benchmarks import store as filler
 from calls.model import CallKey, Rules
 from dashboard.data import ASK_AGAIN_S
-from streams.worker import WorkerState
+from streams.worker_state import WorkerState
 
 APP = Path(__file__).parent.parent / "dashboard" / "app.py"
 TOKEN = "benchmark"

@@ -30,9 +30,9 @@ import psutil
 from kafka import KafkaConsumer, TopicPartition
 
 from benchmarks import stream
+from calls import relay_report
 from calls.journal import Append, Journal
 from calls.journal_row import NewDelivery
-from ingest import relay_state
 from tools.kafka import broker
 
 TOPIC = "calltally.deliveries"
@@ -82,7 +82,7 @@ def lone(folder: Path, bootstrap: str, count: int) -> list[float]:
     deliveries: list[NewDelivery] = stream.mix(count * 2, seed=2)[-count:]
     with _relay(folder, bootstrap) as process, _consumer(bootstrap) as consumer:
         until = time.monotonic() + DEADLINE_S
-        while (report := relay_state.read(folder / "data")) is None or report.process != process.pid:
+        while (report := relay_report.read(folder / "data")) is None or report.process != process.pid:
             assert time.monotonic() < until
             time.sleep(0.05)
         consumer.seek_to_end()

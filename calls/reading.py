@@ -36,12 +36,6 @@ def section(parent: JsonObject, key: str) -> JsonObject:
     return value if type(value) is dict else {}
 
 
-def sections(parent: JsonObject, key: str) -> list[JsonObject]:
-    """The objects of the list at `key`, other items left out; empty where there is no list."""
-    value = parent.get(key)
-    return [item for item in value if type(item) is dict] if type(value) is list else []
-
-
 def text(parent: JsonObject, key: str) -> str | None:
     """A string as sent; None where blank."""
     value = parent.get(key)
@@ -150,12 +144,6 @@ def plain_text(value: JsonValue) -> str | None:
     if value is None or type(value) is str:
         return value
     return encode(value)
-
-
-def json_text(parent: JsonObject, key: str) -> str | None:
-    """The value at `key` as JSON text; None where absent or null."""
-    value = parent.get(key)
-    return None if value is None else encode(value)
 
 
 def _finite(value: JsonValue) -> float | None:

@@ -8,6 +8,7 @@ version may add some. Nothing here knows a Kafka client.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
@@ -71,6 +72,14 @@ def call_key(call: CallKey) -> bytes:
     if ":" in org or "%" in org:
         org = org.replace("%", "%25").replace(":", "%3A")
     return f"{call.provider}:{org}:{call.call_id}".encode()
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """CRC-32 of the key, as librdkafka's default has it: equal keys, one partition.
+
+    The Java client's hash takes kafka-python, which has it in pure Python, a sixth of the relay's time.
+    """
+    return zlib.crc32(key) % partitions
 
 
 def of_delivery(delivery: Delivery, naming: Naming | None, *, bytes_max: int) -> list[Outgoing]:

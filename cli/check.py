@@ -16,7 +16,7 @@ from calls.journal_reader import JournalReader
 from calls.journal_row import Record
 from calls.model import Micros
 from calls.settings import Settings
-from cli.health import Health, health
+from cli.probe import Health, health
 
 TAIL_RECORDS = 5_000
 

@@ -1,62 +1,76 @@
-"""Whether one of our processes answers at an address, and what it says of itself."""
+"""`calltally health`: whether one process is well, for those who restart or replace it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from calls import settings as all_settings
+from calls.errors import CalltallyError
+from cli.output import say
+from cli.probe import TIMEOUT_S, State, health
 
 if TYPE_CHECKING:
-    from analytics.client import Partition
+    from calls.settings import Settings
 
-TIMEOUT_S = 3.0
-
-
-class State(StrEnum):
-    """How a process answers."""
-
-    READY = "running"
-    UNREADY = "not ready"
-    ABSENT = "not running"
-    FOREIGN = "something else answers there"
+app = typer.Typer()
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What a process says of itself."""
+class Process(StrEnum):
+    """What can be asked for."""
 
-    address: str
-    state: State
-    detail: str = ""
-    partitions: tuple[Partition, ...] = ()
-    """Of a worker that reads from Kafka."""
+    INGEST = "ingest"
+    WORKER = "worker"
+    RELAY = "relay"
+    DASHBOARD = "dashboard"
 
 
-def health(address: str) -> Health:
-    """Ask `/readyz` at an address."""
+@app.command("health")
+def health_of(process: Annotated[Process, typer.Argument(help="Which one of this machine (or container).")]) -> None:
+    """Exit 0 if a process here is well, else 1 with the reason.
+
+    Example: calltally health ingest
+    """
+    settings = all_settings.load_without_secrets()
+    trouble = _TROUBLE[process](settings)
+    if trouble:
+        raise CalltallyError(f"{process.capitalize()} is not well: {trouble}")
+    say(f"{process.capitalize()} is well.")
+
+
+def _ingest(settings: Settings) -> str:
+    return _answering(settings.ingest_url)
+
+
+def _worker(settings: Settings) -> str:
+    return _answering(settings.sql_local_url)
+
+
+def _answering(url: str) -> str:
+    found = health(url)
+    return "" if found.state is State.READY else f"{found.state} at {found.address}. {found.detail}".strip()
+
+
+def _relay(settings: Settings) -> str:
+    from calls import relay_report
+
+    report = relay_report.read(settings.data_dir)
+    if not relay_report.running(settings.data_dir):
+        return f"no relay of {settings.data_dir} runs."
+    return report.fault.message if report is not None and report.fault is not None else ""
+
+
+def _dashboard(settings: Settings) -> str:
     import httpx
 
+    url = f"{settings.dashboard_local_url}/_stcore/health"
     try:
-        answer = httpx.get(f"{address}/readyz", timeout=TIMEOUT_S, trust_env=False)
-    except (httpx.ConnectError, httpx.ConnectTimeout):
-        return Health(address, State.ABSENT)
+        answer = httpx.get(url, timeout=TIMEOUT_S, trust_env=False)
     except httpx.HTTPError as error:
-        return Health(address, State.FOREIGN, f"{type(error).__name__}")
-    try:
-        said = answer.json()
-        partitions = _partitions(said.get("partitions", []))
-        if answer.status_code == 200 and said["status"] == "ready":
-            return Health(address, State.READY, partitions=partitions)
-        if answer.status_code == 503:
-            return Health(address, State.UNREADY, str(said.get("message") or said.get("reason") or ""), partitions)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    return Health(address, State.FOREIGN, f"it answered {answer.status_code} to GET /readyz")
+        return f"nothing useful at {url} ({type(error).__name__})."
+    return "" if answer.status_code == 200 and answer.text.strip() == "ok" else f"{answer.status_code} at {url}."
 
 
-def _partitions(said: list[dict[str, Any]]) -> tuple[Partition, ...]:
-    if not said:
-        return ()
-    from analytics.client import Partition
-
-    return tuple(Partition(**one) for one in said)
+_TROUBLE = {Process.INGEST: _ingest, Process.WORKER: _worker, Process.RELAY: _relay, Process.DASHBOARD: _dashboard}

@@ -95,7 +95,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file that takes its name only when it is whole and on disk. Raises CalltallyError where it cannot."""
     if path.is_dir():
         raise CalltallyError(f"{path} is a folder. Name a file in it.")
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}")
     try:
         with aside.open("wb") as file:
             yield file

@@ -12,7 +12,7 @@ from calls.dead_letters import MISTAKES
 from calls.errors import CalltallyError, JournalError, QueryError
 from calls.journal_lock import writer_of
 from cli import quarantined
-from cli.health import Health, State, health
+from cli.probe import Health, State, health
 
 if TYPE_CHECKING:
     from analytics.client import Partition

@@ -175,13 +175,6 @@ def filled_in(query: str, params: Mapping[str, Parameter]) -> str:
     )
 
 
-def share_with_n(part: float, whole: float) -> str:
-    """A share with its base, or the counts alone where they are few."""
-    if whole < words.SMALL_N:
-        return _part(part, whole)
-    return f"{_part(part, whole)} of {words.count(whole)}"
-
-
 def _part(part: float, whole: float) -> str:
     """A share, or the counts where they are few; its base stands elsewhere."""
     if whole < words.SMALL_N:

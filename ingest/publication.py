@@ -6,7 +6,6 @@ import contextlib
 import gc
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -28,7 +27,7 @@ from calls.journal_cursor import JournalCursor
 from calls.journal_row import Record
 from calls.model import Delivery, Micros, Notice
 from calls.provider import Naming, discover
-from calls.records import Outgoing, Topic, of_damaged, of_delivery, of_notice
+from calls.records import Outgoing, Topic, of_damaged, of_delivery, of_notice, partition_of
 from ingest import broker, topics
 from ingest.relay_state import RelayState, now
 from ingest.topics import Topics
@@ -295,14 +294,6 @@ class Publication:
         else:
             self._saved = self._state.position
             self._save_failed = False
-
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """CRC-32 of the key, as librdkafka's default has it: equal keys, one partition.
-
-    The Java client's hash takes kafka-python, which has it in pure Python, a sixth of the relay's time.
-    """
-    return zlib.crc32(key) % partitions
 
 
 def _outgoing(

@@ -19,8 +19,6 @@ from calls.errors import BrokerError, CalltallyError
 from calls.model import Micros
 from calls.relay_report import FILE_NAME, LOCK_NAME, Fault, Report, read, running
 
-__all__ = ["Fault", "RelayMetrics", "RelayState", "Report", "now", "only_one", "read", "running", "write"]
-
 RATE_S = 10.0
 MICROS_PER_S = 1_000_000
 

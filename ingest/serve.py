@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import resource
-import signal
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 
 import structlog
-import uvicorn
 import uvloop
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -20,6 +17,7 @@ from uvicorn.server import ServerState
 from calls.errors import JournalError, JournalUnavailable, SettingsError
 from calls.journal import Journal
 from calls.settings import Settings, SourcesWatch
+from calls.stopping import StoppableServer
 from ingest.acceptance import Acceptance
 from ingest.app import Door
 from ingest.counters import Counters
@@ -167,8 +165,8 @@ def _changed_sources(door: Door, watch: SourcesWatch | None) -> list[str]:
     return changed
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its habit of dying by the signal that stopped it: there is a journal to close."""
+class _Server(StoppableServer):
+    """Serves the door, and drains it before it stops."""
 
     def __init__(self, door: Door, state: ServerState, limits: Limits) -> None:
         super().__init__(
@@ -203,20 +201,6 @@ class _Server(uvicorn.Server):
             for connection in list(self.server_state.connections):
                 connection.shutdown()
             await asyncio.sleep(TELL_S)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
-    def _stop(self) -> None:
-        self.should_exit = True
 
 
 def _say_listening(settings: Settings, bound: socket.socket) -> None:

@@ -38,13 +38,6 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _END = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
-class Meant(NamedTuple):
-    """What records are about."""
-
-    keys: list[CallKey]
-    dead_letters: list[DeadLetter]
-
-
 class Announcer:
     """Tells of one store's calls; of the thread that applies to it."""
 
@@ -73,7 +66,7 @@ class Announcer:
 
     def again(self, records: Sequence[Record]) -> list[Outgoing]:
         """For records that are applied: their calls as they are stored now, and those of them that are dead letters."""
-        return self.records(meant(self._harmless(records)).keys, self._dead(records))
+        return self.records(calls_of(self._harmless(records)), self._dead(records))
 
     def _harmless(self, records: Sequence[Record]) -> Sequence[Record]:
         deadly = None if self._crashes is None else self._crashes.deadly
@@ -103,32 +96,17 @@ class Announcer:
         return found
 
 
-def unannounced(positions: Mapping[tuple[str, str], int]) -> dict[str, tuple[int, int]]:
-    """The partitions, by stream id, of which more is applied than is known to be published: from where, up to where."""
-    found = {}
-    for (stream, stream_id), applied in positions.items():
-        announced = positions.get((ANNOUNCED, stream_id), 0)
-        if stream == APPLIED and announced < applied:
-            found[stream_id] = (announced, applied)
-    return found
-
-
-def meant(records: Sequence[Record]) -> Meant:
-    """Which calls the records are about, and which of them are dead letters, as far as they tell without a store."""
+def calls_of(records: Iterable[Record]) -> list[CallKey]:
+    """Which calls the records are about, each once, in their order; dead letters and notices are about none."""
     keys: dict[CallKey, None] = {}
-    letters = []
     for record in records:
-        if isinstance(record, Delivery):
-            meaning = interpret(record)
-            if isinstance(meaning, DeadLetter):
-                letters.append(meaning)
-                continue
-            for timed in meaning:
-                if timed.event.call_id is not None:
-                    keys[CallKey(timed.provider, timed.event.org, timed.event.call_id)] = None
-        elif isinstance(record, Damaged):
-            letters.append(DeadLetter(reason=record.code, detail=record.reason, delivery=_stand_in(record)))
-    return Meant(list(keys), letters)
+        meaning = interpret(record) if isinstance(record, Delivery) else ()
+        if isinstance(meaning, DeadLetter):
+            continue
+        for timed in meaning:
+            if timed.event.call_id is not None:
+                keys[CallKey(timed.provider, timed.event.org, timed.event.call_id)] = None
+    return list(keys)
 
 
 def of_call(call: Call, events: Sequence[TimelineEvent | StoredEvent], *, bytes_max: int) -> Outgoing:

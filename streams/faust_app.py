@@ -34,14 +34,12 @@ from streams.kafka_state import KafkaState
 from streams.offsets import OTHER_TOPIC, TOPICS, require_beginning, starts
 from streams.partition import Slot
 from streams.publishing import Publishing
-from streams.rebuild import set_aside
+from streams.rebuild import is_beyond_use, set_aside
 from streams.recent import RecentCalls
 
 if TYPE_CHECKING:
     from calls.settings import Settings
 
-RETRY_S: Final = (0.1, 0.3, 1.0, 2.0)
-"""Pauses after the first, second, ... failure in a row."""
 LOOK_S: Final = 5.0
 """How often it is looked whether these are still the same topics, and how much they hold."""
 ASSIGNED_S: Final = 3.0
@@ -70,8 +68,6 @@ class KafkaWorker:
         self._publish_of: Callable[[Batch], None] = lambda _: None
         self._store: Store | None = None
         self._crashes = self.state.crashes = Crashes(settings.store_path)
-        self._failures = 0
-        self._told: set[str] = set()
 
     def open(self) -> Store:
         """The store, for this worker and all who read; it stays open until `close`, through every repair.
@@ -84,7 +80,7 @@ class KafkaWorker:
         try:
             self._store = self._open_store()
         except (StoreDamaged, StoreMismatch) as error:
-            if not _is_beyond_use(error):
+            if not is_beyond_use(error):
                 raise
             require_beginning(broker.look(self._settings), error)
             set_aside(self._settings.store_path, error)
@@ -116,10 +112,8 @@ class KafkaWorker:
                         failure = None
                     self._run_session(store, applier, recent)
                 except CalltallyError as error:
-                    failure = error if failure is None or _is_beyond_use(error) else failure
-                    self._failures += 1
-                    self._failed(error)
-                    self._stopping.wait(RETRY_S[min(self._failures, len(RETRY_S)) - 1])
+                    failure = error if failure is None or is_beyond_use(error) else failure
+                    self._stopping.wait(self.state.failed(error))
                 finally:
                     self.state.running = False
 
@@ -213,7 +207,7 @@ class KafkaWorker:
             if missed < MISSED_MAX and flow.begun.is_set():
                 self._well()
             elif missed >= MISSED_MAX and flow.begun.is_set():
-                self._failed(_shared(elsewhere))
+                self.state.failed(_shared(elsewhere))
             elif missed >= MISSED_MAX:
                 raise _stuck("gets no partitions")
             await asyncio.sleep(ASSIGNED_S if elsewhere and self.state.fault is None else LOOK_S)
@@ -235,8 +229,7 @@ class KafkaWorker:
             try:
                 held = await asyncio.to_thread(broker.look, self._settings)
             except BrokerUnavailable as error:
-                self._failed(error)
-                await asyncio.sleep(RETRY_S[-1])
+                await asyncio.sleep(self.state.failed(error))
                 continue
             starts(store.positions(), held, from_oldest=True)
             flow.see(held)
@@ -245,27 +238,15 @@ class KafkaWorker:
     def _well(self) -> None:
         state = self.state
         state.running = True
-        self._failures = 0
         self._from_oldest = False
         if not state.lag:
             self._crashes.relax()
-        if state.fault is not None:
-            log.info("the worker goes on", position=state.position, lag=state.lag)
-            state.fault = None
-            self._told.clear()
-
-    def _failed(self, error: CalltallyError) -> None:
-        self._crashes.relax()
-        self.state.fault = error
-        if error.message not in self._told:
-            self._told.add(error.message)
-            say = log.warning if error.transient else log.error
-            say("the worker waits", code=error.code, reason=error.message)
+        state.well()
 
     def _recover(self, store: Store, applier: Applier, failure: CalltallyError) -> None:
         """Begin again from what is on disk. Raises what stands in the way; it is then tried again."""
         applier.forget()
-        if _is_beyond_use(failure) or failure.code == OTHER_TOPIC:
+        if is_beyond_use(failure) or failure.code == OTHER_TOPIC:
             require_beginning(broker.look(self._settings), failure)
             store.close()
             set_aside(self._settings.store_path, StoreMismatch(failure.message))
@@ -356,8 +337,3 @@ def _drop_tasks(loop: asyncio.AbstractEventLoop) -> None:
         task.cancel()
     if tasks:
         loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
-
-
-def _is_beyond_use(error: CalltallyError) -> bool:
-    """Whether only a new store helps: this one is damaged, or other rules or code made it."""
-    return isinstance(error, StoreDamaged | StoreMismatch) and error.code in (StoreDamaged.code, StoreMismatch.code)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, cast
 
@@ -21,7 +20,7 @@ from faust.types import TP, ConsumerMessage
 from mode.threads import WorkerThread
 
 from calls.errors import BrokerError, BrokerRefused, BrokerUnavailable
-from calls.records import Outgoing
+from calls.records import Outgoing, partition_of
 from streams.partition import Incoming, Slot
 
 SESSION_S: Final = 6.0
@@ -133,7 +132,7 @@ def sender(app: faust.App) -> Callable[[Sequence[Outgoing]], Awaitable[None]]:
                 topic = record.topic
                 if topic not in counts:
                     counts[topic] = len(await producer.partitions_for(topic))
-                slot = topic, zlib.crc32(record.key) % counts[topic]  # as the relay does
+                slot = topic, partition_of(record.key, counts[topic])
                 apart.setdefault(slot, []).append(record)
             await asyncio.gather(*[_send_in_order(producer, slot, given) for slot, given in apart.items()])
         except Exception as error:

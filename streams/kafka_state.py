@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streams.partition import Slot
-from streams.worker import WorkerState
+from streams.worker_state import WorkerState
 
 
 @dataclass

@@ -69,6 +69,11 @@ def require_beginning(reader: JournalReader, why: CalltallyError | None = None) 
         )
 
 
+def is_beyond_use(error: CalltallyError) -> bool:
+    """Whether only a new store helps: this one is damaged, or other rules or code made it."""
+    return isinstance(error, StoreDamaged | StoreMismatch) and error.code in (StoreDamaged.code, StoreMismatch.code)
+
+
 def set_aside(store_path: Path, why: CalltallyError) -> Path:
     """Move a store that nobody has open out of the way, and drop the oldest that were; where it is now."""
     aside = store_path.with_name(f"{store_path.name}.{why.code}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")

@@ -7,76 +7,26 @@ they come from, how far they are applied, and what to do when journal or store f
 from __future__ import annotations
 
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-
-import structlog
 
 from analytics.store import Place, Position, Store
 from calls.crashes import Crashes
 from calls.errors import CalltallyError, JournalDamaged, StoreDamaged, StoreError, StoreMismatch
 from calls.journal import JournalReader
 from calls.journal_row import Damaged, Record
-from calls.model import Micros, Rules
-from streams.apply import JOURNAL, Applier, Tally
+from calls.model import Rules
+from streams.apply import JOURNAL, Applier
 from streams.collector import rare_collections
-from streams.rebuild import require_beginning, set_aside
+from streams.rebuild import is_beyond_use, require_beginning, set_aside
+from streams.worker_state import WorkerState
 
 BATCH_ROWS: Final = 2_000
 """Large enough to share a commit's cost, small enough that a stop or a fresh webhook waits a quarter of a second."""
 BATCH_BYTES: Final = 16 << 20
 QUIET_S: Final = 0.5
 """Without a new record for this long, there is time to tidy the store; also how soon a stop is noticed."""
-RETRY_S: Final = (0.1, 0.3, 1.0, 2.0)
-"""Pauses after the first, second, ... failure in a row."""
-RATE_S: Final = 10.0
-
-log = structlog.get_logger("streams")
-
-
-@dataclass
-class WorkerState:
-    """How the worker is doing; written by its thread, read by health checks and metrics of any thread."""
-
-    position: int = 0
-    """The last applied position of the journal."""
-    journal_position: int = 0
-    """The newest position of the journal when it was last looked at."""
-    last_commit_at: Micros | None = None
-    running: bool = False
-    rebuilding: bool = False
-    """Whether the store began empty and does not yet hold all that the journal held then."""
-    fault: CalltallyError | None = None
-    """Why nothing is being applied now; None while all is well."""
-    tally: Tally = field(default_factory=Tally)
-    crashes: Crashes | None = None
-    _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=1_000))
-
-    @property
-    def lag(self) -> int:
-        """How many records of the journal are not yet applied."""
-        return max(0, self.journal_position - self.position)
-
-    @property
-    def careful(self) -> bool:
-        """Whether it is looked for a record that ends the process; a query would only be in doubt, too."""
-        return self.crashes is not None and self.crashes.is_careful
-
-    @property
-    def rows_per_s(self) -> float:
-        """Records applied a second, over the last ten."""
-        since = time.monotonic() - RATE_S
-        return sum(records for at, records in tuple(self._recent) if at >= since) / RATE_S
-
-    def committed(self, records: int, position: int) -> None:
-        self.position = position
-        self.journal_position = max(self.journal_position, position)
-        self.last_commit_at = time.time_ns() // 1000
-        self._recent.append((time.monotonic(), records))
 
 
 class Worker:
@@ -93,7 +43,6 @@ class Worker:
         self._crashes = self.state.crashes = Crashes(store_path)
         self._reader: JournalReader | None = None
         self._rebuild_until = 0
-        self._told: set[str] = set()
 
     def open(self) -> Store:
         """The store, for this worker and all who read; it stays open until `close`, through every repair.
@@ -105,7 +54,7 @@ class Worker:
         try:
             self._store = self._open_store()
         except (StoreDamaged, StoreMismatch) as error:
-            if not _is_beyond_use(error):
+            if not is_beyond_use(error):
                 raise
             self._require_journal(error)
             set_aside(self._store_path, error)
@@ -120,7 +69,6 @@ class Worker:
         self.state.tally = applier.tally
         self.state.running = True
         failure: CalltallyError | None = None
-        failures = 0
         try:
             with rare_collections():
                 while not self._stopping.is_set():
@@ -130,10 +78,8 @@ class Worker:
                             failure = None
                         self._follow(store, applier)
                     except CalltallyError as error:
-                        failure = error if failure is None or _is_beyond_use(error) else failure
-                        failures = 1 if self.state.fault is None else failures + 1
-                        self._failed(error)
-                        self._stopping.wait(RETRY_S[min(failures, len(RETRY_S)) - 1])
+                        failure = error if failure is None or is_beyond_use(error) else failure
+                        self._stopping.wait(self.state.failed(error))
         finally:
             self.state.running = False
             self._close_reader()
@@ -218,24 +164,13 @@ class Worker:
         state = self.state
         if state.rebuilding and state.position >= self._rebuild_until:
             state.rebuilding = False
-        if state.fault is not None:
-            log.info("the worker goes on", position=state.position)
-            state.fault = None
-            self._told.clear()
-
-    def _failed(self, error: CalltallyError) -> None:
-        self._crashes.relax()
-        self.state.fault = error
-        if error.message not in self._told:
-            self._told.add(error.message)
-            say = log.warning if error.transient else log.error
-            say("the worker waits", code=error.code, reason=error.message)
+        state.well()
 
     def _recover(self, store: Store, applier: Applier, failure: CalltallyError) -> None:
         """Begin again from what is on disk. Raises what stands in the way; it is then tried again."""
         self._close_reader()
         applier.forget()
-        if _is_beyond_use(failure):
+        if is_beyond_use(failure):
             self._require_journal(failure)
             store.close()
             set_aside(self._store_path, failure)
@@ -255,11 +190,6 @@ class Worker:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-
-
-def _is_beyond_use(error: CalltallyError) -> bool:
-    """Whether only a new store helps: this one is damaged, or other rules or code made it."""
-    return isinstance(error, StoreDamaged | StoreMismatch) and error.code in (StoreDamaged.code, StoreMismatch.code)
 
 
 def _require_next(records: Sequence[Record], position: int) -> None:

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 from analytics.store import Store
-from streams.worker import WorkerState
+from streams.worker_state import WorkerState
 from tests.serving import TOKEN, Serving, serving
 
 SCRIPT = Path(__file__).parent.parent / "dashboard" / "entry" / "start.py"

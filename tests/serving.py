@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from analytics.query import Limits
 from analytics.server import Readable, create_app, serve
-from streams.worker import WorkerState
+from streams.worker_state import WorkerState
 from tests.waiting import until
 
 TOKEN = "a token that only the tests know"

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 import jsonschema
 import msgspec
@@ -17,8 +16,7 @@ from calls.journal_row import Damaged, NewDelivery, NewNotice, Record
 from calls.model import CallKey, DeadLetter, Delivery, Rules
 from calls.payload import JsonObject
 from calls.records import Outgoing, Topic, call_key
-from streams import steps
-from streams.announce import ANNOUNCED, APPLIED, Announcer, call_schema, meant, of_call, of_dead_letter, unannounced
+from streams.announce import ANNOUNCED, APPLIED, Announcer, call_schema, calls_of, of_call, of_dead_letter
 from streams.apply import Applier
 from streams.recent import RecentCalls
 from tests.published import columns_of, public_calls
@@ -60,7 +58,7 @@ def test_what_is_published_is_what_the_tables_say(tmp_path: Path) -> None:
     records = as_records(samples())
     with announcing(tmp_path) as (store, applier, announcer):
         apply(applier, records)
-        told = announcer.records(meant(records).keys)
+        told = announcer.records(calls_of(records))
         in_tables = {call_key(key): call for key, call in public_calls(store).items()}
     assert len(in_tables) > 20
     assert {out.key: columns_of(out.value) for out in told} == in_tables
@@ -73,7 +71,7 @@ def test_every_record_of_a_call_follows_the_published_schema(tmp_path: Path) -> 
     validator = jsonschema.Draft202012Validator(call_schema(), format_checker=jsonschema.FormatChecker())
     with announcing(tmp_path) as (_, applier, announcer):
         apply(applier, records)
-        for call in calls_in(announcer.records(meant(records).keys)):
+        for call in calls_in(announcer.records(calls_of(records))):
             assert [error.message for error in validator.iter_errors(call)] == []
             assert [error for error in validator.iter_errors({**call, "started_at": 17}) if error.path] != []
 
@@ -81,7 +79,7 @@ def test_every_record_of_a_call_follows_the_published_schema(tmp_path: Path) -> 
 def test_a_call_is_told_the_same_from_memory_and_from_the_store(tmp_path: Path) -> None:
     """After a restart nothing is in memory, and the records are byte for byte the same."""
     records = as_records(samples())
-    keys = meant(records).keys
+    keys = calls_of(records)
     with announcing(tmp_path) as (store, applier, announcer):
         apply(applier, records)
         fresh = Announcer(store, RecentCalls(), record_bytes_max=MIB)
@@ -95,7 +93,7 @@ def test_the_version_rises_with_every_delivery_of_a_call(tmp_path: Path) -> None
     with announcing(tmp_path) as (_, applier, announcer):
         for record in (records[0], records[2], records[1]):
             apply(applier, [record])
-            (call,) = calls_in(announcer.records(meant([record]).keys))
+            (call,) = calls_in(announcer.records(calls_of([record])))
             versions.append((call["version"], call["journal_id"], call["event_count"]))
     assert versions == [(1, "j1", 1), (3, "j1", 2), (3, "j1", 3)]
 
@@ -120,7 +118,7 @@ def test_each_call_is_told_once_and_unknown_ones_not_at_all(tmp_path: Path) -> N
     (record,) = as_records([webhook(1)])
     with announcing(tmp_path) as (_, applier, announcer):
         apply(applier, [record])
-        (key,) = meant([record]).keys
+        (key,) = calls_of([record])
         told = announcer.records([key, CallKey("aisync", "", "never heard of"), key])
     assert [(out.key, out.at) for out in told] == [(call_key(key), record.received_at)]
 
@@ -225,25 +223,14 @@ def test_nothing_read_again_is_nothing_told(tmp_path: Path) -> None:
         assert announcer.again([]) == []
 
 
-def test_meaning_follows_the_steps() -> None:
-    """Keys once each in order, dead letters as they are understood; notices are about no call."""
+def test_the_calls_of_records_are_named_once_each_in_order() -> None:
+    """Dead letters, notices and damaged rows are about no call."""
     records = as_records([webhook(1), webhook(2, call_id="c2"), webhook(3), of_body("aisync", b"[]"), refusal(5)])
-    found = meant([*records, Damaged(6, "Its seal is broken.", "j1")])
-    assert [key.call_id for key in found.keys] == ["c1", "c2"]
-    assert found.dead_letters[0] == steps.interpret(cast(Delivery, records[3]))
-    assert [(letter.reason, letter.delivery.position) for letter in found.dead_letters[1:]] == [("journal_damaged", 6)]
+    keys = calls_of([*records, Damaged(6, "Its seal is broken.", "j1")])
+    assert [key.call_id for key in keys] == ["c1", "c2"]
 
 
 # How far
-
-
-def test_partitions_with_more_applied_than_announced_are_named() -> None:
-    """A store of before knows of no announcement: everything of it is to be told."""
-    positions = {
-        (APPLIED, "a"): 10, (ANNOUNCED, "a"): 7, (APPLIED, "b"): 5, (ANNOUNCED, "b"): 5, (APPLIED, "c"): 3,
-        ("journal", "j1"): 9,
-    }  # fmt: skip
-    assert unannounced(positions) == {"a": (7, 10), "c": (0, 3)}
 
 
 def test_the_second_position_travels_with_a_batch(tmp_path: Path) -> None:
@@ -252,7 +239,7 @@ def test_the_second_position_travels_with_a_batch(tmp_path: Path) -> None:
     with announcing(tmp_path) as (store, applier, _):
         apply(applier, records[:1], at=1)
         applier.apply(records[1:], [Position(APPLIED, "t:0", 2), Position(ANNOUNCED, "t:0", 1)])
-        assert unannounced(store.positions()) == {"t:0": (1, 2)}
+        assert store.positions() == {(APPLIED, "t:0"): 2, (ANNOUNCED, "t:0"): 1}
         store.reopen()
         applier.forget()
-        assert unannounced(store.positions()) == {"t:0": (1, 2)}
+        assert store.positions() == {(APPLIED, "t:0"): 2, (ANNOUNCED, "t:0"): 1}

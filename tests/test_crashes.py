@@ -25,7 +25,8 @@ from streams.announce import Announcer
 from streams.apply import Applier
 from streams.rebuild import rebuild
 from streams.recent import RecentCalls
-from streams.worker import Worker, WorkerState
+from streams.worker import Worker
+from streams.worker_state import WorkerState
 from tests import command
 from tests.command import NOW
 from tests.journalling import as_read, child, notice

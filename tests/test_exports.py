@@ -8,7 +8,6 @@ import json
 import zipfile
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pyarrow as pa
@@ -18,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics.cells import FORMULA_STARTS, inert, plain
-from analytics.exports import CELL_TEXT_MAX, SHEET_ROWS_MAX, Form, rows, to_bytes, workbook, write_whole
+from analytics.exports import CELL_TEXT_MAX, SHEET_ROWS_MAX, Form, rows, to_bytes, workbook
 from calls.errors import CalltallyError
 
 MOMENT = datetime(2026, 3, 29, 1, 30, 0, 5, tzinfo=UTC)
@@ -218,28 +217,6 @@ def test_no_rows_make_a_file_with_names(form: Form) -> None:
 def test_rows_are_dictionaries() -> None:
     """As pages take them."""
     assert rows(pa.table({"a": [1, None]})) == [{"a": 1}, {"a": None}]
-
-
-def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    """Its folder holds nothing else afterwards."""
-    path = tmp_path / ("n" * 200 + ".csv")
-    write_whole(path, b"old")
-    write_whole(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
-    """No half file, and none beside it."""
-    path = tmp_path / "report.csv"
-    write_whole(path, b"old")
-    with pytest.raises(TypeError):
-        write_whole(path, "not bytes")  # type: ignore[arg-type]
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
-        write_whole(tmp_path / "folder", b"x")
-    assert path.read_bytes() == b"old"
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "report.csv"]
 
 
 def test_plain_values_of_other_kinds() -> None:

@@ -20,7 +20,7 @@ from analytics.server import BODY_MAX, create_app, serve
 from analytics.store import Store
 from calls.errors import QueryError, SettingsError, StoreUnavailable
 from calls.model import Rules
-from streams.worker import WorkerState
+from streams.worker_state import WorkerState
 from tests.serving import TOKEN, Serving, serving
 from tests.storing import new_calls
 from tests.waiting import until

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from kafka import errors
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
-from calls import kafka_access
+from calls import kafka_access, relay_report
 from calls.errors import BrokerRefused, CalltallyError, SettingsError
 from calls.records import Topic
 from cli.check import Finding, Level, Patient
-from ingest import broker, relay_state, topics
+from ingest import broker, topics
 
 if TYPE_CHECKING:
     from calls.settings import Settings
@@ -54,7 +54,7 @@ _ROLES: Final = (
 def check(patient: Patient) -> Iterator[Finding]:
     """Reachable, versions, topics, rights, sizes, clocks, and how far the relay is; nothing where Kafka is not used."""
     settings = patient.settings
-    report = relay_state.read(settings.data_dir)
+    report = relay_report.read(settings.data_dir)
     if not settings.kafka_bootstrap_servers:
         if report is not None:
             yield Finding(Level.WARNING, "A relay has published this journal, but no Kafka broker is named now.", _NAME)
@@ -74,7 +74,7 @@ def check(patient: Patient) -> Iterator[Finding]:
         except CalltallyError as error:
             yield Finding(Level.WRONG, error.message, _LOGIN if isinstance(error, BrokerRefused) else _START)
     if report is not None:
-        yield _relay(report, relay_state.running(settings.data_dir))
+        yield _relay(report, relay_report.running(settings.data_dir))
 
 
 def _reached(settings: Settings) -> Iterator[Finding]:
@@ -265,7 +265,7 @@ def compared(ahead_s: float) -> Finding:
     )  # fmt: skip
 
 
-def _relay(report: relay_state.Report, alive: bool) -> Finding:
+def _relay(report: relay_report.Report, alive: bool) -> Finding:
     behind = f"{report.lag:,} records of the journal are not published yet."
     if not alive:
         level = Level.WARNING if report.lag else Level.NOTE

@@ -11,7 +11,7 @@ from calls.errors import QueryError
 from calls.hosts import is_loopback
 from calls.journal_lock import writer_of
 from cli.check import Finding, Level, Patient
-from cli.health import Health, State
+from cli.probe import Health, State
 
 
 def check(patient: Patient) -> Iterator[Finding]:

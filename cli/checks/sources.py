@@ -17,7 +17,7 @@ from calls.provider import named
 from calls.settings import Source
 from calls.signing import sign
 from cli.check import Finding, Level, Patient
-from cli.health import State
+from cli.probe import State
 
 ANSWER_S = 2.0
 """A call that waits is to be answered within this time."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from calls.errors import QueryError
 from cli.check import Finding, Level, Patient
-from cli.health import State
+from cli.probe import State
 from cli.state import look
 
 LAG_WARN = 1_000

@@ -38,7 +38,7 @@ from calls.journal_row import Damaged, Record
 from calls.model import Call, CallEvent, CallKey, Delivery, Micros, Notice, Rules, TimelineEvent, Verdict, delivery_id
 from calls.provider import Provider, discover
 from calls.traffic import one_call
-from streams import steps
+from streams import steps, worker_state
 from streams import worker as worker_module
 from streams.apply import JOURNAL, Applier
 from streams.fold import fold
@@ -544,7 +544,7 @@ def _cut_reader(worker: Worker, dice: Random) -> Iterator[None]:
             quiet_at = after
             return False
 
-    with _set(worker_module, JournalReader=CutReader, RETRY_S=(0.0,)):
+    with _set(worker_module, JournalReader=CutReader), _set(worker_state, RETRY_S=(0.0,)):
         yield
 
 

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
+from calls import relay_report
 from calls.journal import Append, Journal, NewDelivery, NewNotice
 from calls.model import Trust, delivery_id
 from calls.provider import discover
 from calls.settings import Settings, load
 from calls.traffic import one_call
-from ingest import relay_state
 from ingest.relay import Relay
 from tests.journalling import Answers
 from tests.waiting import until
@@ -141,9 +141,9 @@ class RelayProcess:
             env={**environment, "PYTHONPATH": str(ROOT), "CALLTALLY_KAFKA_BOOTSTRAP_SERVERS": bootstrap},
         )  # fmt: skip
 
-    def report(self) -> relay_state.Report | None:
+    def report(self) -> relay_report.Report | None:
         """What this process, not one before it, said of itself."""
-        report = relay_state.read(self.folder / "data")
+        report = relay_report.read(self.folder / "data")
         return report if report is not None and report.process == self.process.pid else None
 
     def published(self, position: int) -> None:

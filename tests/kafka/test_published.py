@@ -12,7 +12,7 @@ from analytics.store import Store
 from calls.records import Topic, call_key
 from calls.settings import Settings
 from ingest import broker, topics
-from streams.announce import unannounced
+from streams.announce import ANNOUNCED, APPLIED
 from tests.kafka.reading import administrating, everything
 from tests.kafka.relaying import published, relaying, webhook, webhooks, writing
 from tests.kafka.workers import WorkerProcess, data_folder
@@ -69,15 +69,16 @@ def not_noted_down(settings: Settings, cluster: Cluster) -> set[bytes]:
     """The keys of the calls whose publication the store does not know of, by its second positions."""
     store = Store.open(settings.store_path, rules=settings.rules)
     try:
-        ranges = unannounced(store.positions())
+        positions = store.positions()
     finally:
         store.close()
     with administrating(cluster.bootstrap) as client:
         (topic,) = client.describe_topics([Topic.DELIVERIES.value])
     found = set()
     for read in everything(cluster.bootstrap):
-        first, end = ranges.get(f"{topic['topic_id']}/{read.partition}", (0, 0))
-        if first <= read.offset < end and read.value != b"not understood":
+        slot = f"{topic['topic_id']}/{read.partition}"
+        announced, applied = positions.get((ANNOUNCED, slot), 0), positions.get((APPLIED, slot), 0)
+        if announced <= read.offset < applied and read.value != b"not understood":
             found.add(read.key)
     return found
 

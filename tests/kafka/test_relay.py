@@ -13,6 +13,7 @@ from random import Random
 import pytest
 from prometheus_client.samples import Sample
 
+from calls import relay_report
 from calls.errors import BrokerError, SettingsError
 from calls.journal import NewNotice
 from calls.journal_row import Damaged
@@ -216,12 +217,12 @@ def test_a_second_relay_of_one_journal_is_refused(cluster: Cluster, tmp_path: Pa
     """Both would publish everything."""
     with writing(tmp_path), relaying(settings(tmp_path, cluster.bootstrap)) as first:
         until(lambda: first.state.running, seconds=10)
-        assert relay_state.running(tmp_path / "data")
+        assert relay_report.running(tmp_path / "data")
         second = Relay(settings(tmp_path, cluster.bootstrap))
         with pytest.raises(BrokerError, match="Another relay already publishes") as refused:
             second.run()
         assert refused.value.code == "relay_running"
-    assert not relay_state.running(tmp_path / "data")
+    assert not relay_report.running(tmp_path / "data")
 
 
 def test_a_relay_waits_for_the_journal_to_be_made(cluster: Cluster, tmp_path: Path) -> None:
@@ -241,10 +242,10 @@ def test_its_state_can_be_read_from_outside(cluster: Cluster, tmp_path: Path) ->
         with relaying(settings(tmp_path, cluster.bootstrap)) as relay:
             published(relay, 25)
             until(
-                lambda: (report := relay_state.read(tmp_path / "data")) is not None and report.position == 25,
+                lambda: (report := relay_report.read(tmp_path / "data")) is not None and report.position == 25,
                 seconds=10,
             )
-            report = relay_state.read(tmp_path / "data")
+            report = relay_report.read(tmp_path / "data")
             assert report is not None
             assert (report.journal_id, report.lag, report.published) == (journal.journal_id, 0, 25)
             assert (report.running, report.fault, report.findings) == (True, None, [])
@@ -252,7 +253,7 @@ def test_its_state_can_be_read_from_outside(cluster: Cluster, tmp_path: Path) ->
             assert metrics["calltally_relay_up"] == 1
             assert metrics["calltally_relay_position"] == 25
             assert metrics["calltally_relay_records_total"] == 25
-        stopped = relay_state.read(tmp_path / "data")
+        stopped = relay_report.read(tmp_path / "data")
         assert stopped is not None
         assert not stopped.running
 
@@ -313,7 +314,7 @@ def test_a_broker_that_is_not_there_is_named(tmp_path: Path) -> None:
         journal.append(webhooks(3))
         assert f"127.0.0.1:{port} cannot be reached (Connection refused)" in faulty(relay, "broker_unavailable")
         until(lambda: relay.state.lag == 3, seconds=10)
-        until(lambda: (report := relay_state.read(tmp_path / "data")) is not None and report.lag == 3, seconds=10)
+        until(lambda: (report := relay_report.read(tmp_path / "data")) is not None and report.lag == 3, seconds=10)
         assert {sample.name: sample.value for sample in _samples(tmp_path)}["calltally_relay_up"] == 0
 
 

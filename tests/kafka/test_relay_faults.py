@@ -13,7 +13,7 @@ from random import Random
 import psutil
 import pytest
 
-from ingest import relay_state
+from calls import relay_report
 from tests.faults.length import LONG
 from tests.kafka.proxy import Proxy, proxy
 from tests.kafka.reading import Read, administrating, everything, repeated_positions
@@ -102,7 +102,7 @@ def test_a_relay_killed_at_any_moment_loses_nothing(cluster: Cluster, tmp_path: 
             until(lambda process=process: process.report() is not None, seconds=30)  # type: ignore[misc]
             threading.Event().wait(dice.uniform(0, 1.5))
             assert process.end(signal.SIGKILL) == -signal.SIGKILL
-            assert not relay_state.running(tmp_path / "data")
+            assert not relay_report.running(tmp_path / "data")
     last = RelayProcess(tmp_path, cluster.bootstrap)
     last.published(len(journal.records))
     assert last.end(signal.SIGTERM) == 0

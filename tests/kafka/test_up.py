@@ -20,7 +20,6 @@ from analytics.access import read_token
 from analytics.client import Client
 from calls.records import Topic
 from tests.e2e.test_up import COMMAND, ENVIRONMENT, ROOT, Running
-from tests.kafka.reading import administrating
 from tests.ports import free_ports
 from tools.kafka import broker
 from tools.kafka.broker import Cluster
@@ -32,23 +31,6 @@ COUNTED = (
     "SELECT coalesce(sum(\"count\") FILTER (verdict = 'accepted'), 0)::BIGINT AS accepted, "
     "coalesce(sum(\"count\") FILTER (verdict <> 'accepted'), 0)::BIGINT AS others FROM deliveries"
 )
-
-
-@pytest.fixture(scope="module")
-def shared_cluster(kafka: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One broker for all tests here."""
-    with broker.cluster(tmp_path_factory.mktemp("kafka")) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def cluster(shared_cluster: Cluster) -> Cluster:
-    """The shared broker, without topics."""
-    with administrating(shared_cluster.bootstrap) as client:
-        ours = [topic for topic in client.list_topics() if topic in set(Topic)]
-        if ours:
-            client.delete_topics(ours)
-    return shared_cluster
 
 
 @contextmanager
