@@ -71,12 +71,12 @@ def verify(form: Form = Format.TABLE) -> None:
 def rebuild() -> None:
     """Make the store again from the journal, beside the present one, which is replaced only when the new one is whole.
 
-    Refuses while a worker runs. A worker does this by itself where the store is damaged or the rules have changed.
+    One that Kafka fills is moved aside, and the next worker fills a new one from Kafka. Refuses while a worker runs. A
+    worker does this by itself where the store is damaged or the rules have changed.
 
     Example: calltally rebuild
     """
-    tally = _rebuilt(all_settings.load_without_secrets())
-    say(f"{_number(tally.records, 'record')} applied, {_number(tally.events, 'event')}.{_dead(tally)}")
+    _rebuild(all_settings.load_without_secrets())
 
 
 @dead_app.command("list")
@@ -137,8 +137,8 @@ def show_dead(
 def retry_dead(source: SourceOption = None, yes: Yes = False) -> None:
     """Read dead letters again, with the code as it is now: how many would be understood, and then make it so.
 
-    A dead letter keeps its place in the journal, and later events may build on it. So --yes rebuilds the whole store
-    from the journal, with the worker stopped. A worker that starts with changed code does the same by itself.
+    A dead letter keeps its place in the journal, and later events may build on it. So --yes does what
+    `calltally rebuild` does, with the worker stopped. A worker that starts with changed code does the same by itself.
 
     Example: calltally dead retry
     """
@@ -153,8 +153,7 @@ def retry_dead(source: SourceOption = None, yes: Yes = False) -> None:
         many = _number(readable, "delivery", "deliveries")
         say(f"{many} would be understood now. To do it: calltally dead retry --yes")
         return
-    tally = _rebuilt(settings, forgiven)
-    say(f"The store was made again from {_number(tally.records, 'record')}.{_dead(tally)}")
+    _rebuild(settings, forgiven)
 
 
 @quarantine_app.command("list")
@@ -217,14 +216,20 @@ def _compared(settings: Settings) -> Comparison:
         reader.close()
 
 
-def _rebuilt(settings: Settings, forgiven: Collection[str] = ()) -> Tally:
+def _rebuild(settings: Settings, forgiven: Collection[str] = ()) -> None:
+    from streams import refill
     from streams.rebuild import rebuild as rebuild_store
 
     _quiet()
     try:
+        if refill.is_filled_from_kafka(settings):
+            aside = refill.begin_anew(settings, forgiven=forgiven)
+            say(f"The store is now {aside.name}. The next `calltally worker --kafka` fills a new one from Kafka.")
+            return
         with progress("journal") as told:
             paths = settings.journal_path, settings.store_path
-            return rebuild_store(*paths, settings.rules, progress=told, forgiven=forgiven)
+            tally = rebuild_store(*paths, settings.rules, progress=told, forgiven=forgiven)
+        say(f"{_number(tally.records, 'record')} applied, {_number(tally.events, 'event')}.{_dead(tally)}")
     except StoreLocked as error:
         raise StoreLocked(
             f"{error.message} It is the worker: stop it first (Ctrl-C where `calltally up` runs), then repeat this."

@@ -36,6 +36,7 @@ from streams.partition import Slot
 from streams.publishing import Publishing
 from streams.rebuild import is_beyond_use, set_aside
 from streams.recent import RecentCalls
+from streams.refill import GROUP_FILE
 
 if TYPE_CHECKING:
     from calls.settings import Settings
@@ -261,7 +262,7 @@ def group_of(data_dir: Path) -> str:
     A store is whole only if its worker gets every partition, so no two may share them. What the folder holds tells
     folders apart that have the same path on two machines, host and path tell a copied folder from its original.
     """
-    path = data_dir / "kafka-group"
+    path = data_dir / GROUP_FILE
     if not path.exists():
         data_dir.mkdir(parents=True, exist_ok=True)
         path.write_text(secrets.token_hex(16) + "\n")

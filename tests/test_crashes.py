@@ -322,7 +322,7 @@ def test_what_ended_a_process_is_shown_and_tried_again_in_another(tmp_path: Path
     assert poison.body.decode() in shown
     assert "None of them would be understood now." in finished(tmp_path, platform, "dead", "retry", "--yes")
     (platform / f"{PLATFORM}.py").write_text(MODULE.replace("SEGFAULT", MENDED))
-    assert "The store was made again from 3 records." in finished(tmp_path, platform, "dead", "retry", "--yes")
+    assert "3 records applied" in finished(tmp_path, platform, "dead", "retry", "--yes")
     assert contents(tmp_path, "SELECT count(*) FROM dead_letters") == [(0,)]
     assert contents(tmp_path, "SELECT count(*) FROM calls") == [(3,)]
     assert not Crashes(path).deadly
