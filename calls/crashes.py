@@ -1,13 +1,14 @@
 """Which delivery ends the process: found by what is written down before it is applied, and passed over from then on.
 
 A segmentation fault, or the kernel in want of memory, leaves no exception to catch and would meet the same delivery at
-every start. So a worker that follows one which did not end in order says in a file beside the store how many records
-it is about to apply. Where that one ends too, the next applies those one by one, each named in the file before; and a
-delivery that was named at the end of two processes is `deadly`: it becomes a dead letter without being read. The relay,
-which reads a delivery only to name it, does so one by one at once.
+every start. So a worker that follows one which did not end in order applies small pieces, and names in a file beside
+the store the deliveries of each before. Where that one ends too, the next applies the deliveries that were named last
+in smaller pieces, and so on; and a delivery that was named alone at the end of two processes is `deadly`: it becomes a
+dead letter without being read. The relay, which reads a delivery only to name it, does so one by one at once.
 
 Nothing is written while processes end in order. SIGKILL at a bad moment looks alike, so once is not enough; and while
-records are named, the store's owner answers no query, so that a query that ends the process is never taken for one.
+deliveries are named alone, the store's owner answers no query, so that a query that ends the process is never taken
+for one. With a store that takes its time that is bounded: it is so for no more than `SHARE` commits minus one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ DEATHS_MAX: Final = 2
 WARY_RECORDS: Final = 5_000
 """More than a batch of either stream: what ended the process before is among so many."""
 WARY_PIECE: Final = 100
-"""Few enough to be gone through one by one within a second."""
+"""Few enough to be named in no time, many enough to cost little."""
+SHARE: Final = 5
+"""Each process tries a fifth at a time of what the one before it was at: of 100 records the fourth names one alone."""
 
 log = structlog.get_logger("streams")
 
@@ -40,10 +43,10 @@ class _Kept(msgspec.Struct):
 
     running: bool = False
     """Whether a process began that has not ended in order."""
-    trying: int = 0
-    """So many records, the next ones, were being applied or are to be gone through one by one."""
+    tried: list[str] = msgspec.field(default_factory=list)
+    """The deliveries that were being applied."""
     named: str | None = None
-    """The delivery that was being applied alone."""
+    """The one that was being applied alone, because it was in doubt before."""
     deaths: dict[str, int] = msgspec.field(default_factory=dict)
     """How many processes ended while this delivery was named."""
     deadly: dict[str, str] = msgspec.field(default_factory=dict)
@@ -58,6 +61,8 @@ class Crashes:
         self._path = beside.with_name(beside.name + ".crashes")
         self._kept = self._read()
         self._changing = threading.RLock()
+        self._suspects: set[str] = set()
+        self._few = 1
         self._careful = 0
         self._wary = 0
 
@@ -67,31 +72,42 @@ class Crashes:
         return self._kept.deadly
 
     @property
+    def suspects(self) -> list[str]:
+        """Deliveries that the process before was at when it ended."""
+        with self._changing:
+            return list(self._suspects)
+
+    @property
     def is_careful(self) -> bool:
-        """Whether records are named before they are applied, and no query may run."""
-        return self._careful > 0
+        """Whether deliveries are named alone, and no query may run."""
+        return self._careful > 0 or (self._few == 1 and bool(self._suspects))
 
     def begin(self, *, careful: int = 0) -> None:
         """A process begins; how it goes about is decided by how the one before ended.
 
-        After one that did not end in order, at least so many records are taken one by one as `careful` says.
+        After one that did not end in order so many records are to be applied `alone` as `careful` says.
         """
         kept = self._kept = self._read()
         if kept.running:
-            self._wary = WARY_RECORDS
-            self._careful = max(kept.trying, 1 if kept.named else 0, careful)
+            self._wary, self._careful = WARY_RECORDS, careful
             if kept.named is not None:
                 self._blame(kept.named)
-            if self._careful:
-                log.warning("looking for a delivery that ends the process that reads it", records=self._careful)
-        kept.running, kept.trying, kept.named = True, self._careful, None
+            self._suspects = set(kept.tried).difference(kept.deadly)
+            self._few = -(-len(self._suspects) // SHARE)
+            if self._careful or self._suspects:
+                log.warning(
+                    "looking for a delivery that ends the process that reads it",
+                    records=self._careful or len(self._suspects),
+                )
+        kept.running, kept.tried, kept.named = True, [], None
         self._write()
 
     def end(self) -> None:
         """The process ends in order."""
         self._careful = self._wary = 0
+        self._suspects.clear()
         kept = self._kept
-        kept.running, kept.trying, kept.named = False, 0, None
+        kept.running, kept.tried, kept.named = False, [], None
         kept.deaths.clear()
         if kept.deadly:
             self._write()
@@ -99,20 +115,18 @@ class Crashes:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
 
-    def pieces(self, records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-        """The records in the pieces to apply them in: each is applied when the next is asked for."""
+    def pieces(self, records: Sequence[Record], *, in_order: bool = True) -> Iterator[Sequence[Record]]:
+        """The records in the pieces to apply them in: each is applied when the next is asked for.
+
+        Where they need not be `in_order`, those in doubt come first: the sooner is it known.
+        """
+        if self._suspects and not in_order:
+            records = sorted(records, key=lambda record: not self._is_suspect(record))
         rest = records
-        while self._careful and rest:
-            one, rest = rest[0], rest[1:]
-            with self.alone(one):
-                yield [one]
         while self._wary and rest:
-            piece, rest = rest[:WARY_PIECE], rest[WARY_PIECE:]
-            self._announce(len(piece))
-            yield piece
-            self._wary = max(0, self._wary - len(piece))
-            if not self._wary:
-                self._announce(0)
+            count = self._together(rest)
+            piece, rest = rest[:count], rest[count:]
+            yield from self._tried(piece)
         if rest:
             yield rest
 
@@ -120,25 +134,29 @@ class Crashes:
     def alone(self, record: Record) -> Iterator[None]:
         """This record is named while the block runs; where it raises, `relax` says that no record is to blame."""
         # Nothing of a notice or a damaged row is read, so none ends a process.
-        named = isinstance(record, Delivery) and record.id not in self.deadly
-        if named and isinstance(record, Delivery):
-            with self._changing:
-                self._kept.trying, self._kept.named = self._careful, record.id
-                self._write()
+        named = record.id if isinstance(record, Delivery) and record.id not in self.deadly else None
+        if named is not None:
+            self._announce([named], named)
         yield
         with self._changing:
             self._careful = max(0, self._careful - 1)
-            if self._kept.named is not None:
-                self._kept.deaths.pop(self._kept.named, None)
-            if named or not self._careful:
-                self._announce(self._careful)
+            if named is not None:
+                self._kept.deaths.pop(named, None)
+                self._suspects.discard(named)
+                self._announce([])
+
+    def acquit(self, applied: Collection[str]) -> None:
+        """These deliveries are in the store, so none of them is in doubt."""
+        with self._changing:
+            self._suspects.difference_update(applied)
 
     def relax(self) -> None:
         """Nothing more is there to apply, or something else stands in the way: no record is to blame for what comes."""
         with self._changing:
             self._careful = 0
-            if self._kept.trying or self._kept.named:
-                self._announce(0)
+            self._suspects.clear()
+            if self._kept.tried or self._kept.named:
+                self._announce([])
 
     def forgive(self, deliveries: Collection[str]) -> None:
         """Let these deliveries be read again; for who knows that no process owns the store."""
@@ -146,6 +164,39 @@ class Crashes:
             self._kept.deadly.pop(delivery_id, None)
         if deliveries:
             self._write()
+
+    def _is_suspect(self, record: Record) -> bool:
+        return isinstance(record, Delivery) and record.id in self._suspects
+
+    def _together(self, records: Sequence[Record]) -> int:
+        """How many of the next records make a piece: those in doubt a few at a time, and apart from the others."""
+        deliveries, in_doubt = 0, False
+        for index, record in enumerate(records[:WARY_PIECE]):
+            if not isinstance(record, Delivery):
+                continue
+            suspect = record.id in self._suspects
+            if deliveries and (suspect != in_doubt or (suspect and deliveries == self._few)):
+                return index
+            deliveries, in_doubt = deliveries + 1, suspect
+        return min(WARY_PIECE, len(records))
+
+    def _tried(self, piece: Sequence[Record]) -> Iterator[Sequence[Record]]:
+        """The piece, written down while it is applied."""
+        suspect = next(filter(self._is_suspect, piece), None)
+        if suspect is not None and self._few == 1:
+            with self.alone(suspect):
+                yield piece
+        else:
+            tried = [one.id for one in piece if isinstance(one, Delivery) and one.id not in self.deadly]
+            self._announce(tried)
+            yield piece
+            with self._changing:
+                self._suspects.difference_update(tried)
+        with self._changing:
+            self._wary = max(0, self._wary - len(piece))
+            if not self._wary:
+                self._suspects.clear()
+                self._announce([])
 
     def _blame(self, delivery_id: str) -> None:
         kept = self._kept
@@ -161,9 +212,9 @@ class Crashes:
                 id=delivery_id,
             )
 
-    def _announce(self, count: int) -> None:
+    def _announce(self, tried: list[str], named: str | None = None) -> None:
         with self._changing:
-            self._kept.trying, self._kept.named = count, None
+            self._kept.tried, self._kept.named = tried, named
             self._write()
 
     def _read(self) -> _Kept:

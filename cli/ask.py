@@ -13,6 +13,7 @@ import typer
 
 from calls import settings as all_settings
 from calls.errors import CalltallyError
+from cli import panels
 from cli.output import Format, put, say, show, show_table
 from cli.period import From, To, Zone
 
@@ -67,7 +68,7 @@ class Partly(StrEnum):
     LENIENT = "lenient"
 
 
-@app.command()
+@app.command(rich_help_panel=panels.ASK)
 def sql(
     query: Annotated[str, typer.Argument(help="One query, or '-' to read it from standard input.", show_default=False)],
     form: Annotated[
@@ -107,7 +108,7 @@ def sql(
         say(f"{answer.table.num_rows:,} rows in {output}")
 
 
-@app.command()
+@app.command(rich_help_panel=panels.ASK)
 def status(
     form: Annotated[StatusFormat, typer.Option("--format", help="How to print.")] = StatusFormat.TABLE,
 ) -> None:
@@ -137,7 +138,7 @@ def status(
     raise typer.Exit(1 if problems else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=panels.ASK)
 def metrics(
     name: Annotated[str | None, typer.Argument(help="Show the values of this one; without it, the dictionary.")] = None,
     start: From = "7d",

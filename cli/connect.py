@@ -15,6 +15,7 @@ from calls import settings as all_settings
 from calls.errors import SettingsError
 from calls.model import Trust
 from calls.provider import Provider, discover, named
+from cli import panels
 from cli.output import Format, say, show
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 sources_app = typer.Typer(help="Who may send: list, add, rotate secrets.", no_args_is_help=True)
-app.add_typer(sources_app, name="sources")
+app.add_typer(sources_app, name="sources", rich_help_panel=panels.CONNECT)
 
 SecretOption = Annotated[
     str | None, typer.Option(help="The platform's signing secret; '-' reads it from standard input.")
@@ -30,7 +31,7 @@ SecretOption = Annotated[
 GenerateOption = Annotated[bool, typer.Option("--generate", help="Make a secret, to be pasted at the platform.")]
 
 
-@app.command()
+@app.command(rich_help_panel=panels.CONNECT)
 def providers(
     name: Annotated[str | None, typer.Argument(help="Show how to connect this one.")] = None,
     form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,

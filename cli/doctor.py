@@ -11,6 +11,7 @@ import typer
 
 from calls import settings as all_settings
 from calls.errors import SettingsError
+from cli import panels
 from cli.output import Format, printable, progress, say, show
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=panels.CARE)
 def doctor(
     inbound: Annotated[
         bool,

@@ -9,6 +9,7 @@ import typer
 
 from calls import settings as all_settings
 from calls.errors import CalltallyError
+from cli import panels
 from cli.output import say
 from cli.probe import TIMEOUT_S, State, health
 
@@ -27,7 +28,7 @@ class Process(StrEnum):
     DASHBOARD = "dashboard"
 
 
-@app.command("health")
+@app.command("health", rich_help_panel=panels.CARE)
 def health_of(process: Annotated[Process, typer.Argument(help="Which one of this machine (or container).")]) -> None:
     """Exit 0 if a process here is well, else 1 with the reason.
 

@@ -28,7 +28,8 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    for name in sorted(path.stem for path in Path(cli.__path__[0]).glob("*.py") if _APP.search(path.read_text())):
+    names = [path.stem for path in Path(cli.__path__[0]).glob("*.py") if _APP.search(path.read_text())]
+    for name in sorted(names, key=lambda name: (name != "up", name)):
         app.add_typer(importlib.import_module(f"cli.{name}").app)
     return app
 

@@ -13,6 +13,7 @@ import typer
 from analytics.cells import plain
 from calls import settings as all_settings
 from calls.errors import CalltallyError, JournalError, StoreLocked
+from cli import panels
 from cli.output import Format, printable, progress, put, say, show
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 dead_app = typer.Typer(help="Deliveries that were proved but not understood: list, show, retry.", no_args_is_help=True)
 quarantine_app = typer.Typer(help="Deliveries that were not proved genuine: list, retry.", no_args_is_help=True)
-app.add_typer(dead_app, name="dead")
-app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(dead_app, name="dead", rich_help_panel=panels.CARE)
+app.add_typer(quarantine_app, name="quarantine", rich_help_panel=panels.CARE)
 
 RETRY_WAIT_S = 60.0
 LOOK_S = 0.2
@@ -37,7 +38,7 @@ Limit = Annotated[int, typer.Option(min=1, help="The newest so many.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without, only the plan is shown.")]
 
 
-@app.command()
+@app.command(rich_help_panel=panels.CARE)
 def verify(form: Form = Format.TABLE) -> None:
     """Prove that the numbers are right: roll-ups against calls, calls against events, the store against the journal.
 
@@ -67,7 +68,7 @@ def verify(form: Form = Format.TABLE) -> None:
     raise typer.Exit(1 if found else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=panels.CARE)
 def rebuild() -> None:
     """Make the store again from the journal, beside the present one, which is replaced only when the new one is whole.
 

@@ -7,12 +7,13 @@ import sys
 import typer
 
 from calls.errors import SettingsError
+from cli import panels
 from cli.output import say
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=panels.CONNECT)
 def password() -> None:
     """Hash a password for the dashboard, to be put into the settings.
 

@@ -16,6 +16,7 @@ import typer
 
 from calls import settings as all_settings
 from calls.errors import CalltallyError, StoreLocked
+from cli import panels
 from cli.asking import asking
 from cli.output import progress, put, say, whole_file
 from cli.period import From, To, Zone
@@ -51,7 +52,7 @@ class ExportFormat(StrEnum):
     XLSX = "xlsx"
 
 
-@app.command()
+@app.command(rich_help_panel=panels.SEND_ON)
 def report(
     start: From = "7d",
     end: To = "now",
@@ -94,7 +95,7 @@ def report(
         say(f"{path}: {view.label} ({zone})")
 
 
-@app.command()
+@app.command(rich_help_panel=panels.SEND_ON)
 def export(
     table: Annotated[
         list[str] | None, typer.Option(help="calls, call_analysis, ... or all; may be repeated.", show_default="calls")
@@ -141,7 +142,7 @@ def export(
             _export_folder(extract, tables, chosen, output, within)
 
 
-@app.command()
+@app.command(rich_help_panel=panels.SEND_ON)
 def snapshot(
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to make, such as calls.duckdb.")],
 ) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calls.errors import CalltallyError, SettingsError
+from cli import panels
 
 if TYPE_CHECKING:
     import httpx
@@ -25,7 +26,7 @@ app = typer.Typer()
 IN_FLIGHT_MAX = 32
 
 
-@app.command()
+@app.command(rich_help_panel=panels.CONNECT)
 def send(
     source: Annotated[str, typer.Argument(help="Name of the source to send as.")],
     event: Annotated[str | None, typer.Option(help="Only this event of the provider.")] = None,

@@ -104,7 +104,10 @@ class Applier:
             return
         left = len(records)
         try:
-            for piece in crashes.pieces(records):
+            if suspects := crashes.suspects:
+                crashes.acquit(self._store.known(suspects))
+            # Only a journal's records come in one order; of all others the position is that behind the whole batch.
+            for piece in crashes.pieces(records, in_order=any(position.stream == JOURNAL for position in positions)):
                 left -= len(piece)
                 self._apply(piece, _up_to(piece, positions) if left else positions)
         except MemoryError:
