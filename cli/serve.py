@@ -22,11 +22,13 @@ def ingest(
     port: Port = None,
     supervised: Supervised = False,
     listener: Annotated[int | None, typer.Option("--listener", hidden=True)] = None,
+    passage: Annotated[tuple[int, int] | None, typer.Option("--passage", hidden=True)] = None,
     told: Annotated[int | None, typer.Option("--told", hidden=True)] = None,
 ) -> None:
     """Receive webhooks: verify, make durable, answer."""
     from cli.supervised import tell
     from ingest import serve
+    from ingest.passage import Passage
 
     settings = all_settings.load(ingest_host=host, ingest_port=port)
     _begin(supervised)
@@ -34,6 +36,7 @@ def ingest(
         settings,
         watch=all_settings.SourcesWatch(ingest_host=host, ingest_port=port),
         listener=None if listener is None else socket.socket(fileno=listener),
+        passage=None if passage is None else Passage.of(passage),
         prepared=None if told is None else lambda: tell(told),
     )
 

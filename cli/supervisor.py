@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from ingest.passage import Passage
+
 PAUSE_MIN_S = 0.2
 PAUSE_MAX_S = 5.0
 SETTLED_S = 15.0
@@ -48,8 +50,8 @@ class Child:
     ready_at: tuple[str, int] | None = None
     """The next child starts once this host and port answers, or after a few seconds."""
     listener: socket.socket | None = field(default=None, repr=False)
-    """A listening socket that each process of this child gets as `--listener`; it also gets `--told`, a descriptor on
-    which it says when it is prepared to take over from another one."""
+    """A listening socket that each process of this child gets as `--listener`. It also gets `--passage`, through which
+    the processes hand connections on, and `--told`, a descriptor on which it says when it is prepared to take over."""
 
 
 class Supervisor:
@@ -62,6 +64,7 @@ class Supervisor:
         self._width = max(len(child.name) for child in children)
         self._lives: dict[str, list[_Life]] = {child.name: [] for child in children}
         """The processes of each child, the oldest first; two while one hands over to the other."""
+        self._passages = {child.name: Passage.new() for child in children if child.listener is not None}
         self._stopping = asyncio.Event()
         self._renewal = asyncio.Event()
         self._exit_code = 0
@@ -139,8 +142,9 @@ class Supervisor:
         reading, writing = os.pipe()
         arguments, handed = list(child.arguments), []
         if child.listener is not None:
-            handed = [child.listener.fileno(), writing]
-            arguments += ["--listener", str(handed[0]), "--told", str(handed[1])]
+            passage = self._passages[child.name].descriptors
+            handed = [child.listener.fileno(), *passage, writing]
+            arguments += ["--listener", str(handed[0]), "--passage", *map(str, passage), "--told", str(writing)]
         try:
             process = await asyncio.create_subprocess_exec(
                 *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
@@ -178,7 +182,10 @@ class Supervisor:
         if child.listener is not None and not await self._successor_is_prepared(child, colour):
             return False
         old.makes_room = True
-        await self._stop_life(child.name, old, STOP_S if child.listener is None else HAND_OVER_S)
+        if child.listener is None:
+            await self._stop_life(child.name, old, STOP_S)
+        else:
+            await self._stop_life(child.name, old, HAND_OVER_S, signal.SIGHUP)
         if child.ready_at is not None:
             await self._ready(child)
         return True
@@ -249,11 +256,11 @@ class Supervisor:
     async def _stop(self, name: str) -> None:
         await asyncio.gather(*(self._stop_life(name, life, STOP_S) for life in list(self._lives[name])))
 
-    async def _stop_life(self, name: str, life: _Life, seconds: float) -> None:
+    async def _stop_life(self, name: str, life: _Life, seconds: float, by: signal.Signals = signal.SIGTERM) -> None:
         process = life.process
         if process.returncode is not None:
             return
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(by)
         try:
             await asyncio.wait_for(process.wait(), seconds)
         except TimeoutError:

@@ -22,6 +22,8 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from ingest.passage import Passage
+
 MIB = 1024 * 1024
 READY_ANSWER = "calltally.ready_answer"
 """The ASGI extension by which a whole 200 answer goes out as one message: `head` (its header lines) and `body`."""
@@ -82,6 +84,20 @@ class StrictProtocol(HttpToolsProtocol):
             self.transport.abort()
         elif now > self._deadline and not self._extended(now):
             self._out_of_time()
+
+    def adopt(self) -> None:
+        """Begin as a connection on which somebody else has answered before."""
+        self._phase = _Phase.IDLE
+        self._deadline = self.loop.time() + self._limits.idle_s
+
+    def hand_on(self, passage: Passage) -> bool:
+        """Give the connection away where nothing is under way on it; whether it is gone."""
+        if self._phase not in (_Phase.SILENT, _Phase.IDLE) or not cast(_Lingering, self.transport).is_untouched():
+            return False
+        given = passage.give(self.transport.get_extra_info("socket").fileno())
+        if given:
+            self.transport.abort()  # closes our descriptor only; the connection is another's
+        return given
 
     def linger(self) -> bool:
         """Whether the sender is still sending, so that closing must wait; from here on all it sends is dropped."""
@@ -419,6 +435,10 @@ class _Lingering:
         self.get_extra_info = transport.get_extra_info
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
+
+    def is_untouched(self) -> bool:
+        """Whether it is open, and all that was written has gone out."""
+        return not self.is_closing() and self._transport.get_write_buffer_size() == 0
 
     def is_closing(self) -> bool:
         return self._lingers or self._transport.is_closing()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import resource
+import signal
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +25,7 @@ from ingest.counters import Counters
 from ingest.inbound import InboundAnswers, StoreLookUp
 from ingest.listener import BACKLOG, bind
 from ingest.notices import Notices
+from ingest.passage import Passage
 from ingest.protocol import Limits, StrictProtocol, sweep_deadlines
 from ingest.quarantine import Quarantine
 from ingest.relay_state import RelayMetrics
@@ -48,13 +50,15 @@ def run(
     watch: SourcesWatch | None = None,
     limits: Limits | None = None,
     listener: socket.socket | None = None,
+    passage: Passage | None = None,
     prepared: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    `watch` tells changes of sources; `listener` is a bound socket to use instead of the configured address. `prepared`
-    is called when all that can be done beside another ingest is done: what is left needs the journal, for which this
-    one then waits. Raises JournalLocked, JournalUnavailable, JournalDamaged, SettingsError.
+    `watch` tells changes of sources; `listener` is a bound socket to use instead of the configured address. `passage`
+    brings the connections of the ingest before this one and, at SIGHUP, takes those of this one. `prepared` is called
+    when all that can be done beside another ingest is done: what is left needs the journal, for which this one then
+    waits. Raises JournalLocked, JournalUnavailable, JournalDamaged, SettingsError.
     """
     _allow_many_connections()
     # What is loaded by now stays: the collector need not look at it again, nor after every 700 requests.
@@ -65,10 +69,12 @@ def run(
     if prepared is not None:
         prepared()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, watch, limits or Limits(), bound))
+        runner.run(_serve(settings, watch, limits or Limits(), bound, passage))
 
 
-async def _serve(settings: Settings, watch: SourcesWatch | None, limits: Limits, bound: socket.socket) -> None:
+async def _serve(
+    settings: Settings, watch: SourcesWatch | None, limits: Limits, bound: socket.socket, passage: Passage | None
+) -> None:
     state = ServerState()
     acceptance = Acceptance()
     notices = Notices(acceptance.note)
@@ -109,7 +115,7 @@ async def _serve(settings: Settings, watch: SourcesWatch | None, limits: Limits,
     bound.listen(BACKLOG)
     _say_listening(settings, bound)
     try:
-        await _Server(door, state, limits).serve(sockets=[bound])
+        await _Server(door, state, limits, passage).serve(sockets=[bound])
     finally:
         for task in background:
             task.cancel()
@@ -168,7 +174,7 @@ def _changed_sources(door: Door, watch: SourcesWatch | None) -> list[str]:
 class _Server(StoppableServer):
     """Serves the door, and drains it before it stops."""
 
-    def __init__(self, door: Door, state: ServerState, limits: Limits) -> None:
+    def __init__(self, door: Door, state: ServerState, limits: Limits, passage: Passage | None) -> None:
         super().__init__(
             Config(
                 door, interface="asgi3", http=StrictProtocol, ws="none", lifespan="off", access_log=False,
@@ -178,27 +184,72 @@ class _Server(StoppableServer):
         )  # fmt: skip
         self.server_state = state
         self._drain_s = limits.drain_s
+        self._passage = passage
+        self._handing_on = False
+        self._adopting: set[asyncio.Task[None]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and take over the connections of the process before."""
+        await super().startup(sockets)
+        if self._passage is not None:
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, self._make_room)
+            loop.add_reader(self._passage.descriptors[1], self._adopt, self._passage)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve on, and take new connections, while senders are told to close theirs; only then stop listening.
-
-        Whoever comes after us accepts once we have let go of the journal, so the later we stop, the shorter the time
-        in which new connections wait in the socket's queue.
-        """
-        telling = asyncio.create_task(self._tell_to_close())
+        """Answer what is under way, and part with the connections without losing what is just being sent on them."""
+        if self._passage is not None:
+            asyncio.get_running_loop().remove_reader(self._passage.descriptors[1])
+        if self._passage is not None and self._handing_on:
+            parting = asyncio.create_task(self._hand_on(self._passage))
+        else:
+            parting = asyncio.create_task(self._tell_to_close())
         try:
             for _ in range(round(self._drain_s / TELL_S)):
+                await asyncio.sleep(TELL_S)
                 if not self.server_state.connections:
                     break
-                await asyncio.sleep(TELL_S)
             await super().shutdown(sockets)
         finally:
-            telling.cancel()
+            parting.cancel()
+
+    def _make_room(self) -> None:
+        self._handing_on = True
+        self.should_exit = True
+
+    def _adopt(self, passage: Passage) -> None:
+        for connection in passage.take():
+            task = asyncio.create_task(self._adopt_one(connection))
+            self._adopting.add(task)
+            task.add_done_callback(self._adopting.discard)
+
+    async def _adopt_one(self, connection: socket.socket) -> None:
+        protocol = StrictProtocol(self.config, self.server_state, self.lifespan.state)
+        protocol.adopt()
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, connection)
+        except OSError:
+            connection.close()  # its sender has gone meanwhile
+
+    async def _hand_on(self, passage: Passage) -> None:
+        # Whoever comes next accepts new ones; here they would only have to be handed on.
+        for server in self.servers:
+            server.close()
+        handed_on = 0
+        try:
+            while True:
+                handed_on += sum(connection.hand_on(passage) for connection in self._connections())
+                await asyncio.sleep(TELL_S)
+        finally:
+            log.info("connections handed on", count=handed_on)
+
+    def _connections(self) -> list[StrictProtocol]:
+        return [one for one in self.server_state.connections if isinstance(one, StrictProtocol)]
 
     async def _tell_to_close(self) -> None:
         # Again and again, because connections still arrive, and the last ones after uvicorn has gone through them.
         while True:
-            for connection in list(self.server_state.connections):
+            for connection in self._connections():
                 connection.shutdown()
             await asyncio.sleep(TELL_S)
 

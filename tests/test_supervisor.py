@@ -120,7 +120,7 @@ def test_a_successor_that_cannot_be_spawned_leaves_all_as_it_was(tmp_path: Path)
 def test_a_handover_is_not_told_as_a_death(tmp_path: Path) -> None:
     """The process that made room is followed at once by the one that waits, without a word of an end."""
     (tmp_path / "python").symlink_to(sys.executable)
-    (tmp_path / "first.py").write_text("import os, sys\nos.write(int(sys.argv[4]), b'prepared')\n" + LIVING)
+    (tmp_path / "first.py").write_text("import os, sys\nos.write(int(sys.argv[-1]), b'prepared')\n" + LIVING)
     (tmp_path / "second.py").write_text(LIVING)
     renewed = "every process has begun anew"
     lines = heard_of(HANDING_OVER, tmp_path, [("lives", 2, signal.SIGHUP), (renewed, 1, signal.SIGTERM)])

@@ -61,25 +61,18 @@ def test_settings_that_are_broken_leave_the_running_ingest_alone(tmp_path: Path)
         settings.write_text(good)
 
 
-def test_an_idle_connection_is_told_to_close_before_a_restart(tmp_path: Path) -> None:
-    """A kept-alive connection that sends during the restart is answered, with `Connection: close`."""
+def test_a_kept_connection_goes_over_to_the_next_ingest(tmp_path: Path) -> None:
+    """Whether it was used before or not, and whatever is sent on it meanwhile: nobody has to connect again."""
     folder = Folder(tmp_path / "run")
-    with Up(folder) as up:
+    with Up(folder) as up, contextlib.ExitStack() as kept:
         up.await_ready()
-        with closing(http.client.HTTPConnection("127.0.0.1", folder.ports["ingest"], timeout=20)) as connection:
-            statuses = []
+        used, silent, busy = (kept.enter_context(closing(_connected(folder))) for _ in range(3))
+        assert _asked(used) == (200, False)
+        for number in range(1, 3):
             up.signal(signal.SIGHUP)
-
-            def closes() -> bool:
-                connection.request("GET", "/healthz")
-                answer = connection.getresponse()
-                statuses.append(answer.status)
-                answer.read()
-                return answer.will_close
-
-            until(closes, "the connection is to be closed")
-
-        assert set(statuses) == {200}
+            while up.said().count("every process has begun anew") < number:
+                assert _asked(busy) == (200, False)
+        assert [_asked(connection) for connection in (used, silent)] == [(200, False)] * 2
 
 
 def test_a_terminal_that_is_gone_stops_everything(tmp_path: Path) -> None:
@@ -113,3 +106,18 @@ def _read_all(terminal: int) -> None:
     with contextlib.suppress(OSError):
         while os.read(terminal, 65_536):
             continue
+
+
+def _connected(folder: Folder) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection("127.0.0.1", folder.ports["ingest"], timeout=20)
+    connection.connect()
+    connection.auto_open = 0  # a connection that was closed must not be made anew unnoticed
+    return connection
+
+
+def _asked(connection: http.client.HTTPConnection) -> tuple[int, bool]:
+    """The answer's status, and whether the connection is closed after it."""
+    connection.request("GET", "/healthz")
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status, answer.will_close
