@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -103,6 +104,25 @@ def test_a_stop_under_load_answers_what_it_took_and_exits_0(tmp_path: Path) -> N
         assert acknowledged == {delivery.id for delivery in ingest.deliveries()}
         assert ingest.events("stopped")
         assert not [line for line in ingest.lines if line["level"] in {"error", "critical"}]
+
+
+def test_an_idle_connection_is_told_to_close_before_a_stop(tmp_path: Path) -> None:
+    """A kept connection that sends while ingest stops is answered, with `Connection: close`."""
+    with ingesting(tmp_path) as ingest, closing(HTTPConnection("127.0.0.1", ingest.port, timeout=20)) as connection:
+        statuses = []
+
+        def closes() -> bool:
+            connection.request("GET", "/healthz")
+            answer = connection.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+            return answer.will_close
+
+        assert not closes()
+        ingest.process.terminate()
+        until(closes)
+        assert set(statuses) == {200}
+        assert ingest.process.wait(DEADLINE_S) == 0
 
 
 def _send_until_it_ends(ingest: Ingest, *, stop: object) -> set[str]:
