@@ -6,7 +6,11 @@ the store the deliveries of each before. Where that one ends too, the next appli
 in smaller pieces, and so on; and a delivery that was named alone at the end of two processes is `deadly`: it becomes a
 dead letter without being read. The relay, which reads a delivery only to name it, does so one by one at once.
 
-Nothing is written while processes end in order. SIGKILL at a bad moment looks alike, so once is not enough; and while
+Only an end that left a sign counts so: what Python's fault handler wrote when a fatal signal came, or a process that
+the kernel has killed for want of memory since. Who is killed from outside again and again soon after its start is at
+the same record each time, and that must cost no delivery; what ends processes without a sign takes ten times as many.
+
+Nothing is written while processes end in order. A sign may have another cause, so once is not enough; and while
 deliveries are named alone, the store's owner answers no query, so that a query that ends the process is never taken
 for one. With a store that takes its time that is bounded: it is so for no more than `SHARE` commits minus one.
 """
@@ -14,6 +18,7 @@ for one. With a store that takes its time that is bounded: it is so for no more 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -28,6 +33,9 @@ from calls.journal_row import Record
 from calls.model import Delivery
 
 DEATHS_MAX: Final = 2
+"""So many ends with a sign, of processes that had named a delivery alone, make it deadly."""
+UNSIGNED: Final = 10
+"""So many ends without a sign count as one with it."""
 WARY_RECORDS: Final = 5_000
 """More than a batch of either stream: what ended the process before is among so many."""
 WARY_PIECE: Final = 100
@@ -48,9 +56,18 @@ class _Kept(msgspec.Struct):
     named: str | None = None
     """The one that was being applied alone, because it was in doubt before."""
     deaths: dict[str, int] = msgspec.field(default_factory=dict)
-    """How many processes ended while this delivery was named."""
+    """How many processes ended while this delivery was named; one that left a sign counts as `UNSIGNED`."""
+    killed_for_memory: int = 0
+    """How many processes of this machine the kernel had killed for want of memory when this one began."""
     deadly: dict[str, str] = msgspec.field(default_factory=dict)
     """Deliveries that are passed over, and why; by id."""
+
+
+def trace_fatal_errors(beside: Path) -> None:
+    """Have what ends this process by a fatal signal written down, for the `Crashes` of the next; once a process."""
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    # Kept open on purpose: after the signal nothing can be opened any more.
+    faulthandler.enable(_trace_path(_path(beside)).open("ab"), all_threads=False)
 
 
 class Crashes:
@@ -58,7 +75,7 @@ class Crashes:
 
     def __init__(self, beside: Path) -> None:
         """`beside` is the store, or another name that stands for the process in its data folder."""
-        self._path = beside.with_name(beside.name + ".crashes")
+        self._path = _path(beside)
         self._kept = self._read()
         self._changing = threading.RLock()
         self._suspects: set[str] = set()
@@ -90,8 +107,11 @@ class Crashes:
         kept = self._kept = self._read()
         if kept.running:
             self._wary, self._careful = WARY_RECORDS, careful
+            sign = self._sign()
+            if sign:
+                log.error("the process before this one ended by itself", reason=sign)
             if kept.named is not None:
-                self._blame(kept.named)
+                self._blame(kept.named, sign)
             self._suspects = set(kept.tried).difference(kept.deadly)
             self._few = -(-len(self._suspects) // SHARE)
             if self._careful or self._suspects:
@@ -100,6 +120,9 @@ class Crashes:
                     records=self._careful or len(self._suspects),
                 )
         kept.running, kept.tried, kept.named = True, [], None
+        kept.killed_for_memory = _killed_for_memory()
+        with contextlib.suppress(OSError):
+            os.truncate(_trace_path(self._path), 0)
         self._write()
 
     def end(self) -> None:
@@ -109,6 +132,8 @@ class Crashes:
         kept = self._kept
         kept.running, kept.tried, kept.named = False, [], None
         kept.deaths.clear()
+        with contextlib.suppress(OSError):
+            _trace_path(self._path).unlink(missing_ok=True)
         if kept.deadly:
             self._write()
         else:
@@ -198,13 +223,24 @@ class Crashes:
                 self._suspects.clear()
                 self._announce([])
 
-    def _blame(self, delivery_id: str) -> None:
+    def _sign(self) -> str:
+        """What shows that the process before was not merely killed; empty where nothing does."""
+        try:
+            with _trace_path(self._path).open(errors="replace") as file:
+                if first := file.readline(200).strip():
+                    return first
+        except OSError:
+            pass
+        killed = _killed_for_memory() - self._kept.killed_for_memory
+        return "Out of memory: the kernel has killed a process since." if killed > 0 else ""
+
+    def _blame(self, delivery_id: str, sign: str) -> None:
         kept = self._kept
-        kept.deaths[delivery_id] = deaths = kept.deaths.get(delivery_id, 0) + 1
-        if deaths >= DEATHS_MAX:
+        kept.deaths[delivery_id] = deaths = kept.deaths.get(delivery_id, 0) + (UNSIGNED if sign else 1)
+        if deaths >= DEATHS_MAX * UNSIGNED:
             del kept.deaths[delivery_id]
             kept.deadly[delivery_id] = (
-                f"The process that reads it ended {deaths} times while it was at this delivery alone."
+                f"The process that reads it ended each time that it was at this delivery alone. {sign}".rstrip()
             )
             log.error(
                 "a delivery ends the process that reads it, and is passed over from now on; its bytes stay in the "
@@ -241,3 +277,20 @@ class Crashes:
             log.warning("what is about to be applied cannot be written down", reason=str(error))
             with contextlib.suppress(OSError):
                 new.unlink(missing_ok=True)
+
+
+def _path(beside: Path) -> Path:
+    return beside.with_name(beside.name + ".crashes")
+
+
+def _trace_path(crashes: Path) -> Path:
+    return crashes.with_suffix(".trace")
+
+
+def _killed_for_memory() -> int:
+    """How many processes the kernel has killed for want of memory since it was started; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

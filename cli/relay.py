@@ -22,9 +22,10 @@ def relay(
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Publish the journal to Kafka, for workers started with --kafka."""
+    from calls.crashes import trace_fatal_errors
     from cli.logs import write_log
     from cli.supervised import end_with_supervisor
-    from ingest.relay import Relay
+    from ingest.relay import CRASHES_BESIDE, Relay
     from streams.collector import rare_collections
 
     settings = all_settings.load_without_secrets()
@@ -34,6 +35,7 @@ def relay(
     publishing = Relay(settings, again_from=again_from)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: publishing.stop())
+    trace_fatal_errors(settings.data_dir / CRASHES_BESIDE)
     if supervised:
         end_with_supervisor()
     with rare_collections():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from analytics import server
 from analytics.access import ensure_token
 from analytics.query import Limits
 from analytics.store import Store
+from calls.crashes import trace_fatal_errors
 from streams.collector import rare_collections
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def run(settings: Settings, *, kafka: bool = False, from_oldest: bool = False) -
     StoreMismatch, SettingsError.
     """
     os.umask(0o077)  # the store's log and what it spills to disk hold what callers said, as the store does
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    trace_fatal_errors(settings.store_path)
     token = settings.sql_token or ensure_token(settings.sql_token_path)
     worker = _of_kafka(settings, from_oldest) if kafka else _of_journal(settings)
     store = worker.open()
@@ -77,7 +77,7 @@ def _apply(worker: Worker | KafkaWorker) -> None:
     except MemoryError:
         # Ended as the kernel would end it: the next process looks for the delivery that does this.
         log.critical("the worker has no memory left", exc_info=True)
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.abort()
     except BaseException:
         # A bug: the supervisor starts a new process, which goes on where the store is.
         log.critical("the worker failed", exc_info=True)

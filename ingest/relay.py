@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 RETRY_S: Final = (0.2, 0.5, 1.0, 2.0)
 """Pauses after the first, second, ... failure in a row."""
 TELL_S: Final = 1.0
+CRASHES_BESIDE: Final = "relay"
+"""In the data folder; what is known of how relays ended is kept beside it."""
 """How old the state file may be."""
 
 log = structlog.get_logger("relay")
@@ -43,7 +45,7 @@ class Relay:
         self._settings = settings
         self._again_from = again_from
         self._stopping = threading.Event()
-        self._crashes = Crashes(settings.data_dir / "relay")
+        self._crashes = Crashes(settings.data_dir / CRASHES_BESIDE)
         self._told_at = 0.0
         self._file_failed = False
 

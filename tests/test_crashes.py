@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from random import Random
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from analytics.client import Client
 from analytics.store import Position, Store
-from calls.crashes import WARY_PIECE, WARY_RECORDS, Crashes
+from calls.crashes import DEATHS_MAX, UNSIGNED, WARY_PIECE, WARY_RECORDS, Crashes
 from calls.errors import QueryError
 from calls.journal import NewDelivery
 from calls.model import Delivery, Rules, Trust, delivery_id
@@ -35,6 +36,8 @@ from tests.storing import everything, rows
 from tests.waiting import until
 
 SECOND = 1_000_000
+ENDS = 4 + DEATHS_MAX
+"""Of a batch, of 100 records of it, of 20, of 4, and some times of the one that ends it."""
 PLATFORM = "hazard"
 MODULE = '''
 """A platform whose normaliser has a bug that no `except` catches."""
@@ -90,12 +93,14 @@ from pathlib import Path
 import calls.providers
 from analytics.store import Store
 from calls.model import Rules
+from calls.crashes import trace_fatal_errors
 from streams.worker import Worker
 
 calls.providers.__path__.append(os.environ["PLATFORMS"])
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 folder, last = Path(sys.argv[1]), int(sys.argv[2])
 path = folder / "store.duckdb"
+trace_fatal_errors(path)
 worker = Worker(folder / "journal.sqlite", lambda: Store.open(path, rules=Rules()), Rules(), store_path=path)
 worker.open()
 thread = threading.Thread(target=worker.run)
@@ -148,6 +153,7 @@ class Life:
                 came += 1
                 ids = [one.id for one in piece if isinstance(one, Delivery)]
                 if any(one in self.ends_it and one not in crashes.deadly for one in ids):
+                    leave_a_sign(self.path)
                     return False
                 if came == dies_at and not crashes.is_careful:
                     return False
@@ -172,12 +178,12 @@ def test_nothing_is_written_while_processes_end_in_order(tmp_path: Path) -> None
         crashes.end()
 
 
-def test_a_delivery_is_passed_over_after_two_ends_of_its_own(tmp_path: Path) -> None:
-    """One end in the midst of a batch, one in a small piece, two alone; then all else is applied."""
+def test_a_delivery_is_passed_over_after_some_ends_of_its_own(tmp_path: Path) -> None:
+    """One end in the midst of a batch, one in each smaller piece, some alone; then all else is applied."""
     journal = records(350)
     life = Life(tmp_path, journal, {journal[249].id})
-    ended = [life.live() for _ in range(5)]
-    assert ended == [False, False, False, False, True]
+    ended = [life.live() for _ in range(ENDS + 1)]
+    assert ended == [False] * ENDS + [True]
     assert life.passed_over == [journal[249].id]
     assert set(Crashes(life.path).deadly) == {journal[249].id}
 
@@ -200,9 +206,30 @@ def test_only_what_ends_the_process_is_ever_passed_over(
     lives = 0
     while not life.live(batch=batch):
         lives += 1
-        assert lives <= 5 * (len(deadly) + 1)
+        assert lives <= ENDS * (len(deadly) + 1)
     assert life.position == len(journal)
     assert set(Crashes(life.path).deadly) == ids == set(life.passed_over)
+
+
+def test_a_process_that_is_killed_soon_after_each_start_blames_nobody(tmp_path: Path) -> None:
+    """In `kills`, seed 5, a worker was killed at its first commit four times in a row, and a record was blamed."""
+    journal = records(300)
+    path = tmp_path / "store.duckdb"
+    for _ in range(3 + DEATHS_MAX * UNSIGNED):
+        next(iter(began(path).pieces(journal)))
+    crashes = began(path)
+    assert not crashes.deadly
+    assert [one for piece in crashes.pieces(journal) for one in piece] == journal
+
+
+def test_what_ends_processes_without_a_sign_is_passed_over_late(tmp_path: Path) -> None:
+    """An overflowing stack leaves none; for ever is too long to stand still."""
+    path = tmp_path / "store.duckdb"
+    ends = 0
+    while not (crashes := began(path)).deadly:
+        next(crashes.pieces(records(3)))
+        ends += 1
+    assert ends == 2 + DEATHS_MAX * UNSIGNED
 
 
 def test_one_end_while_a_record_is_named_blames_nobody(tmp_path: Path) -> None:
@@ -218,7 +245,7 @@ def test_one_end_while_a_record_is_named_blames_nobody(tmp_path: Path) -> None:
     assert next(careful.pieces(records(3))) == records(1)
     after = Crashes(path)
     after.begin()
-    assert [len(piece) for piece in after.pieces(records(3))] == [1, 1, 1]
+    assert [len(piece) for piece in after.pieces(records(3))] == [1, 2]
     assert not after.deadly
     assert not after.is_careful
 
@@ -258,9 +285,14 @@ def test_a_file_that_cannot_be_read_or_written_stops_nothing(tmp_path: Path) -> 
     elsewhere.end()
 
 
-def began(path: Path, careful: int = 0) -> Crashes:
+def leave_a_sign(path: Path) -> None:
+    """What Python's fault handler writes where a process dies of itself."""
+    path.with_name(path.name + ".trace").write_text("Fatal Python error: made up\n")
+
+
+def began(path: Path) -> Crashes:
     crashes = Crashes(path)
-    crashes.begin(careful=careful)
+    crashes.begin()
     return crashes
 
 
@@ -287,7 +319,7 @@ def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_process_that_dies_of_a_delivery_lives_on_without_it(
     tmp_path: Path, platform: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A segmentation fault within a normaliser: four processes end, the fifth applies all the rest."""
+    """A segmentation fault within a normaliser: six processes end, the seventh applies all the rest."""
     monkeypatch.setenv("PLATFORMS", str(platform))
     sent = [webhook(number, "segfault" if number == 151 else "go on") for number in range(1, 200)]
     command.journal(tmp_path, sent)
@@ -298,7 +330,7 @@ def test_a_process_that_dies_of_a_delivery_lives_on_without_it(
         if ended == 0:
             break
         ends.append(ended)
-    assert ends == [-signal.SIGSEGV] * 4
+    assert ends == [-signal.SIGSEGV] * ENDS
     assert contents(tmp_path, "SELECT position, reason FROM dead_letters") == [(151, "crashed_worker")]
     assert contents(tmp_path, "SELECT count(*) FROM calls") == [(len(sent) - 1,)]
     assert list(Crashes(tmp_path / "data" / "store.duckdb").deadly) == [sent[150].id]
@@ -311,8 +343,9 @@ def test_what_ended_a_process_is_shown_and_tried_again_in_another(tmp_path: Path
     poison = webhook(2, "segfault")
     command.journal(tmp_path, [webhook(1), poison, webhook(3)])
     path = tmp_path / "data" / "store.duckdb"
-    for _ in range(3):
-        next(began(path, careful=1).pieces([as_read(poison, "j1", 2)]))
+    for _ in range(2 + DEATHS_MAX):
+        next(began(path).pieces([as_read(poison, "j1", 2)]))
+        leave_a_sign(path)
     began(path).end()
     assert list(Crashes(path).deadly) == [poison.id]
     rebuild(tmp_path / "data" / "journal.sqlite", path, Rules())
@@ -333,12 +366,13 @@ def test_a_delivery_that_takes_all_memory_is_passed_over_too(tmp_path: Path, pla
     sent = [webhook(1), webhook(2, "no memory"), webhook(3)]
     command.journal(tmp_path, sent)
     path = tmp_path / "data" / "store.duckdb"
-    for _ in range(4):
+    for _ in range(2 + DEATHS_MAX):
         worker = worker_of(tmp_path)
         store = worker.open()
         with pytest.raises(MemoryError):
             worker.run()
         store.close()
+        leave_a_sign(path)
     worker = worker_of(tmp_path)
     store = worker.open()
     with running(worker):
@@ -352,6 +386,54 @@ def test_a_delivery_that_takes_all_memory_is_passed_over_too(tmp_path: Path, pla
     with pytest.raises(MemoryError):
         rebuild(tmp_path / "data" / "journal.sqlite", path, Rules(), forgiven=[sent[1].id])
     assert contents(tmp_path, "SELECT count(*) FROM calls") == [(2,)]
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_one_deep_in_a_batch_of_kafkas_is_found_too(tmp_path: Path, platform: Path, shuffled: bool) -> None:
+    """What of a batch is in the store comes again after every end, and in another order: who is in doubt has a name."""
+    path = tmp_path / "store.duckdb"
+    poison = webhook(251, "no memory")
+    sent = [*map(webhook, range(1, 251)), poison, *map(webhook, range(252, 401))]
+    fetched = [as_read(one, "j1", number) for number, one in enumerate(sent, 1)]
+    ends = 0
+    while True:
+        crashes = began(path)
+        if shuffled:
+            Random(ends).shuffle(fetched)
+        store = Store.open(path, rules=Rules())
+        try:
+            Applier(store, Rules(), crashes=crashes).apply(fetched, [Position("kafka", "topic/0", 400)])
+            break
+        except MemoryError:
+            ends += 1
+            leave_a_sign(path)
+            assert ends <= ENDS
+        finally:
+            store.close()
+    assert ends >= DEATHS_MAX
+    assert list(crashes.deadly) == [poison.id]
+    assert not crashes.is_careful
+    assert contents_of(path, "SELECT count(*) FROM calls") == [(len(sent) - 1,)]
+
+
+def test_queries_wait_for_a_few_commits_only(tmp_path: Path) -> None:
+    """However long the store takes for a commit: no more than a few records of those in doubt are applied alone."""
+    path = tmp_path / "store.duckdb"
+    Crashes(path).begin()
+    many = records(300)
+    alone: list[int] = []
+    for _ in range(4):
+        crashes = began(path)
+        alone.append(0)
+        pieces = crashes.pieces(many)
+        for piece in pieces:
+            alone[-1] += crashes.is_careful
+            if not crashes.is_careful and len(piece) > 1:
+                break  # killed in the midst of it
+        if alone[-1]:
+            for _ in pieces:
+                alone[-1] += crashes.is_careful
+    assert alone == [0, 0, 0, 4]
 
 
 def test_kafkas_positions_wait_for_the_last_piece(tmp_path: Path, platform: Path) -> None:
@@ -369,11 +451,11 @@ def test_kafkas_positions_wait_for_the_last_piece(tmp_path: Path, platform: Path
         with pytest.raises(MemoryError):
             applier.apply(fetched, [Position("kafka", "topic/0", 5)])
         assert store.positions() == {}
-        with pytest.raises(MemoryError):
-            Applier(store, Rules(), crashes=began(path)).apply(fetched[4:], [Position("kafka", "topic/0", 5)])
-        again = began(path)
-        with pytest.raises(MemoryError):
-            Applier(store, Rules(), crashes=again).apply(fetched[4:], [Position("kafka", "topic/0", 5)])
+        for _ in range(DEATHS_MAX):
+            leave_a_sign(path)
+            with pytest.raises(MemoryError):
+                Applier(store, Rules(), crashes=began(path)).apply(fetched[4:], [Position("kafka", "topic/0", 5)])
+        leave_a_sign(path)
         last = began(path)
         assert list(last.deadly) == [webhook(5, "no memory").id]
         Applier(store, Rules(), crashes=last).apply(fetched, [Position("kafka", "topic/0", 5)])
@@ -460,6 +542,14 @@ def count(folder: Path) -> object:
         return query(folder, "SELECT count(*) FROM deliveries")[0][0]
     except QueryError:
         return None
+
+
+def contents_of(path: Path, text: str) -> list[tuple[object, ...]]:
+    store = Store.open(path, rules=Rules())
+    try:
+        return [tuple(row) for row in rows(store, text)]
+    finally:
+        store.close()
 
 
 def contents(folder: Path, text: str) -> list[tuple[object, ...]]:

@@ -211,7 +211,7 @@ def _a_store_that_takes_its_time() -> None:
     def apply_slowly(store: Store, batch: Any) -> None:
         nonlocal batches
         batches += 1
-        time.sleep(SLOW_S if batches % 200 == 3 else 0.01)
+        time.sleep(SLOW_S if batches % 20 == 3 else 0.01)
         apply(store, batch)
 
     put(Store, "apply", apply_slowly)

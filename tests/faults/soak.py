@@ -27,6 +27,7 @@ import psutil
 from tests.faults import scenarios
 from tests.faults.cast import Folder, Up, ask
 from tests.faults.driver import Driver
+from tests.waiting import until
 from tools.kafka import broker
 
 PROCESSES: Final = ("ingest", "relay", "worker")
@@ -61,6 +62,26 @@ class Soak:
 
     outcome: scenarios.Outcome
     samples: list[Sample] = field(default_factory=list)
+    outages: int = 0
+
+    def grown(self) -> list[str]:
+        """What is more at the end than at the first look, a line each: then, halfway, and at the end."""
+        if not self.samples:
+            return []
+        looks = [
+            _measured(sample) for sample in (self.samples[0], self.samples[len(self.samples) // 2], self.samples[-1])
+        ]
+        first, halfway, last = looks
+        return [
+            f"{name}: {first[name]:g}, {halfway[name]:g}, {last[name]:g}" for name in first if last[name] > first[name]
+        ]
+
+
+def _measured(sample: Sample) -> dict[str, float]:
+    found: dict[str, float] = {f"memory of {name}, MiB": size for name, size in sample.memory_mib.items()}
+    found |= {f"open handles of {name}": count for name, count in sample.handles.items()}
+    found |= {f"{name.replace('_', ' ')}, MiB": size for name, size in sample.mib.items()}
+    return found | {"received to applied, s": sample.behind_s}
 
 
 def soak(
@@ -82,11 +103,11 @@ def soak(
     kills = restarts = 0
     with ExitStack() as stack:
         bootstrap = ""
-        stay: Callable[[], None] = lambda: None  # noqa: E731
+        brokers: _Brokers | None = None
         if outages is not None:
             made = stack.enter_context(broker.cluster(path / "kafka"))
-            bootstrap, stay = made.bootstrap, _Brokers(made.nodes[0], outages).stay
-            stack.callback(stay)
+            bootstrap, brokers = made.bootstrap, _Brokers(made.nodes[0], outages)
+            stack.callback(brokers.end)
         folder = Folder(path, kafka=bootstrap)
         driver = Driver(folder.ports["ingest"], folder.ledger, seed, per_s=rate, steady=True)
         up = stack.enter_context(Up(folder, *(["--kafka"] if bootstrap else [])))
@@ -97,7 +118,7 @@ def soak(
         try:
             while (passed := time.monotonic() - began) < seconds:
                 pause.wait(min(look_s, seconds - passed))
-                samples.append(_look(folder, up, processes, driver, time.monotonic() - began))
+                samples.append(_seen(folder, up, processes, driver, began))
                 say(json.dumps(asdict(samples[-1])))
                 if len(samples) % looks:
                     continue
@@ -110,26 +131,45 @@ def soak(
                 up.await_ready()
         finally:
             driver.stop()
-            stay()
+            if brokers is not None:
+                brokers.stay()
         outcome = scenarios.compare(folder, driver, [], kafka=bootstrap)
         outcome.kills, outcome.restarts = kills, restarts
-    return Soak(outcome, samples)
+    return Soak(outcome, samples, 0 if brokers is None else brokers.count)
 
 
 class _Brokers:
     """A broker that is killed now and then, until it is to stay."""
 
     def __init__(self, node: broker.Node, outages: Outages) -> None:
+        self.count = 0
         self._node = node
         self._outages = outages
-        self._staying = threading.Event()
-        self._thread = threading.Thread(target=self._come_and_go, name="outages")
+        self._failure: BaseException | None = None
+        self._staying, self._there, self._over = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="outages")
         self._thread.start()
 
     def stay(self) -> None:
-        """Return once it is there for good."""
+        """Return once it is there until `end`. Raises what kept it from coming back."""
         self._staying.set()
+        self._there.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def end(self) -> None:
+        self._staying.set()
+        self._over.set()
         self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._come_and_go()
+        except BaseException as error:
+            self._failure = error
+        self._there.set()
+        # A broker is killed when the thread that started it ends.
+        self._over.wait()
 
     def _come_and_go(self) -> None:
         while not self._staying.wait(self._outages.every_s):
@@ -137,6 +177,23 @@ class _Brokers:
             self._staying.wait(self._outages.away_s)
             self._node.start()
             self._node.wait()
+            self.count += 1
+
+
+def _seen(folder: Folder, up: Up, processes: list[str], driver: Driver, began: float) -> Sample:
+    """A look, once all processes are there: the supervisor may be starting one again just now."""
+    found: list[Sample] = []
+    missed: list[Exception] = []
+
+    def look() -> bool:
+        try:
+            found.append(_look(folder, up, processes, driver, time.monotonic() - began))
+        except (OSError, psutil.Error, StopIteration) as error:
+            missed.append(error)
+        return bool(found)
+
+    until(look, lambda: f"all processes can be looked at: {missed[-1]!r} {up.said()[-3000:]}")
+    return found[0]
 
 
 def _look(folder: Folder, up: Up, processes: list[str], driver: Driver, seconds: float) -> Sample:
@@ -168,17 +225,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kafka", action="store_true", help="through a broker that comes and goes")
     given = parser.parse_args()
+    seconds = given.minutes * 60
+    part = seconds / 12  # so that a short run has some of everything, too
     with tempfile.TemporaryDirectory() as folder:
         found = soak(
-            Path(folder), seed=given.seed, seconds=given.minutes * 60, rate=given.rate, look_s=60.0, looks=5,
-            outages=Outages(every_s=240.0, away_s=30.0) if given.kafka else None,
+            Path(folder), seed=given.seed, seconds=seconds, rate=given.rate, look_s=min(60.0, part), looks=5,
+            outages=Outages(every_s=min(240.0, 3 * part), away_s=min(30.0, part)) if given.kafka else None,
             say=lambda line: print(line, flush=True),
         )  # fmt: skip
     outcome = found.outcome
     print(
-        f"{outcome}\nkills {outcome.kills}, restarts {outcome.restarts}, slowest answer {outcome.slowest_s:.2f} s, "
-        f"requests {outcome.report.attempts}, acknowledged {outcome.report.acknowledged}"
+        f"{outcome}\nkills {outcome.kills}, restarts {outcome.restarts}, outages of the broker {found.outages}, "
+        f"slowest answer {outcome.slowest_s:.2f} s, requests {outcome.report.attempts}, "
+        f"acknowledged {outcome.report.acknowledged}"
     )
+    print("\n".join(["grown, from the first look to half the time and to the end:", *found.grown()]))
     sys.exit(0 if outcome.clean else 1)
 
 

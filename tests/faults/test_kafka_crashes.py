@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from calls.crashes import Crashes
+from calls.crashes import DEATHS_MAX, Crashes
 from calls.records import Topic
 from tests.faults.length import LONG
 from tests.kafka.reading import everything
 from tests.kafka.relaying import writing
 from tests.kafka.workers import data_folder
-from tests.test_crashes import calltally, contents, count, log, platform, query, webhook
+from tests.test_crashes import ENDS, calltally, contents, count, log, platform, query, webhook
 from tests.waiting import until
 from tools.kafka import broker
 
@@ -27,7 +27,7 @@ POISON = 61
 pytestmark = [
     pytest.mark.kafka,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(not LONG, reason="Eight starts of a relay and a worker take a minute: `make faults` has it."),
+    pytest.mark.skipif(not LONG, reason="Fifteen starts of a relay and a worker take a minute: `make faults` has it."),
 ]
 
 
@@ -66,7 +66,7 @@ def test_relay_and_worker_live_on_without_it(kafka: None, tmp_path: Path, platfo
                     assert process.returncode == -signal.SIGSEGV, log(tmp_path / "here")
                     ends += 1
                     assert ends < 10, log(tmp_path / "here")
-            assert ends == {"relay": 3, "worker": 4}[words[0]]
+            assert ends == {"relay": 1 + DEATHS_MAX, "worker": ENDS}[words[0]]
     assert list(Crashes(ours.store_path).deadly) == [sent[POISON - 1].id]
     assert list(Crashes(ours.data_dir / "relay").deadly) == [sent[POISON - 1].id]
     assert contents(tmp_path / "here", "SELECT count(*) FROM calls") == [(COUNT - 1,)]
