@@ -13,6 +13,7 @@ COMMANDS = (
     ("running",),
     ("page",),
     ("relay",),
+    ("ingest_kafka",),
     ("faust_worker",),
     ("chain", "--seconds", "60", "--kills", "5"),
     ("chain", "--backlog", "500000"),

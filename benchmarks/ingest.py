@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -37,23 +38,30 @@ IN_FLIGHT = 5_000
 
 
 @contextmanager
-def peer() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The peer's process and port; its own environment is made when it is missing."""
-    python = PEER_ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        venv.create(PEER_ENVIRONMENT, with_pip=True)
-        requirements = HERE / "peers" / "requirements.txt"
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", requirements], check=True)
+def peer(module: str = "fastapi_ingest", **environment: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A peer's process and port; the environment of the peers is made when it is missing or another is required."""
     port = load._free_port()
-    command = [str(python), "-m", "uvicorn", "fastapi_ingest:app", "--port", str(port), "--no-access-log"]
-    environment = {**os.environ, "PEER_SECRET": load.SECRET}
-    process = subprocess.Popen(command, cwd=HERE / "peers", env=environment, stderr=subprocess.DEVNULL)
+    command = [str(_python()), "-m", "uvicorn", f"{module}:app", "--port", str(port), "--no-access-log"]
+    process = subprocess.Popen(
+        command, cwd=HERE / "peers", stderr=subprocess.DEVNULL,
+        env={**os.environ, "PEER_SECRET": load.SECRET, **environment},
+    )  # fmt: skip
     try:
         _wait_for_port(port)
         yield process, port
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
+
+
+def _python() -> Path:
+    python, required = PEER_ENVIRONMENT / "bin" / "python", HERE / "peers" / "requirements.txt"
+    installed = PEER_ENVIRONMENT / required.name
+    if not installed.exists() or installed.read_text() != required.read_text():
+        venv.create(PEER_ENVIRONMENT, with_pip=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", required], check=True)
+        shutil.copy(required, installed)
+    return python
 
 
 def fill(path: Path, deliveries: int) -> None:

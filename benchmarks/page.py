@@ -35,7 +35,7 @@ from calls.model import CallKey, Rules
 from dashboard.data import ASK_AGAIN_S
 from streams.worker_state import WorkerState
 
-APP = Path(__file__).parent.parent / "dashboard" / "app.py"
+APP = Path(__file__).parent.parent / "dashboard" / "entry" / "start.py"
 TOKEN = "benchmark"
 NEW_CALLS = 5
 PAGES: tuple[tuple[str, str, dict[str, str]], ...] = (

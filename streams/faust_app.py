@@ -28,7 +28,7 @@ from streams import broker
 from streams.announce import Announcer
 from streams.apply import Applier
 from streams.collector import rare_collections
-from streams.fetches import Cluster, explain, make_app, receive, rejoin, sender
+from streams.fetches import Cluster, explain, make_app, receive, rejoin, sender, stop_reading
 from streams.flow import Flow
 from streams.kafka_state import KafkaState
 from streams.offsets import OTHER_TOPIC, TOPICS, require_beginning, starts
@@ -295,16 +295,16 @@ async def _end(app: Any, serving: asyncio.Task[None], started: asyncio.Event) ->
         await asyncio.wait((serving, waiting), timeout=END_S, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
     await _cancel(serving)
-    try:
-        async with asyncio.timeout(END_S):
-            await app.stop()
-    except TimeoutError:
+    # Canceling would not end it: mode takes that for the end of the one child that it is just stopping.
+    stopping = asyncio.create_task(app.stop())
+    await asyncio.wait((stopping,), timeout=END_S)
+    if not stopping.done():
         log.warning("Kafka's client does not end in time")
-        return False
-    except Exception as error:
+        return await stop_reading(app)
+    if not stopping.cancelled() and (error := stopping.exception()):
         # It is thrown away; what it could not do at its end changes nothing in the store.
         log.warning("Kafka's client ended with an error", reason=f"{type(error).__name__}: {error}")
-    return True
+    return await stop_reading(app)
 
 
 async def _cancel(*tasks: asyncio.Task[None]) -> None:

@@ -8,6 +8,7 @@ be sent is kept anywhere.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -21,6 +22,10 @@ from streams.announce import ANNOUNCED, Announcer
 
 WAITING_MAX: Final = 20_000
 """So many records may wait to be sent; then applying waits for them."""
+GATHERED_S: Final = 0.2
+"""So long after a sending the next one waits for more, since each costs Kafka and us a request for every partition."""
+GATHERED_MAX: Final = 1_000
+"""So many records are sent at once."""
 SAVE_S: Final = 1.0
 """How often it is saved how far all is published: a crash repeats what was published since."""
 
@@ -32,6 +37,8 @@ class Publishing:
         self._announcer = announcer
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
+        self._full = asyncio.Event()
+        """Set where what waits is not to wait for more."""
         self._changed = threading.Condition()
         self._waiting: dict[tuple[str, bytes], Outgoing] = {}
         self._reached: dict[str, int] = {}
@@ -75,10 +82,19 @@ class Publishing:
         self._add(self._announcer.again(records), positions)
 
     async def run(self, send: Callable[[Sequence[Outgoing]], Awaitable[None]]) -> None:
-        """Send what waits, for ever; `send` returns when all is acknowledged."""
+        """Send what waits, for ever; `send` returns when all is acknowledged.
+
+        What comes after a quiet while is sent at once. The store shows it already, so the rest can wait a little.
+        """
+        send_at = 0.0
         while True:
             await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(send_at):
+                    await self._full.wait()
+            send_at = self._loop.time() + GATHERED_S
             self._wake.clear()
+            self._full.clear()
             with self._changed:
                 batch, reached = list(self._waiting.values()), dict(self._reached)
                 self._waiting.clear()
@@ -93,6 +109,7 @@ class Publishing:
 
     def drain(self, timeout_s: float) -> None:
         """Wait in a thread until all is sent, not longer than that; then nothing waits for room any more."""
+        self._loop.call_soon_threadsafe(self._full.set)
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting and not self._sending, timeout_s)
             self._closed = True
@@ -109,4 +126,6 @@ class Publishing:
                 self._waiting[key] = record
             self._reached.update((position.stream_id, position.position) for position in positions)
             self._loop.call_soon_threadsafe(self._wake.set)
+            if len(self._waiting) >= GATHERED_MAX:
+                self._loop.call_soon_threadsafe(self._full.set)
             self._changed.wait_for(lambda: self._closed or len(self._waiting) < WAITING_MAX)

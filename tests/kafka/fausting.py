@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 
 from analytics.store import Store
+from calls.errors import StoreUnavailable
 from calls.settings import Settings, load
 from streams.faust_app import KafkaWorker
 from tests.waiting import until
@@ -58,7 +59,7 @@ class Working:
 
         def enough() -> bool:
             # While the store is reopened or made anew it gives no cursors, or takes them away.
-            with suppress(duckdb.Error):
+            with suppress(duckdb.Error, StoreUnavailable):
                 return self.count("deliveries") >= rows
             return False
 

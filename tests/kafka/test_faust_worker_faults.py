@@ -12,6 +12,7 @@ from random import Random
 import httpx
 import pytest
 from kafka import TopicPartition
+from mode.threads import WorkerThread
 
 from analytics.store import Batch, Store
 from calls.errors import StoreUnavailable
@@ -131,6 +132,24 @@ def test_a_broker_killed_and_back(own_cluster: Cluster, tmp_path: Path) -> None:
         worker.applied(2_000)
         until(lambda: worker.fault is None, seconds=60)
         assert_once(worker.store, journal.positions())
+
+
+@pytest.mark.parametrize("trouble", ["paused", "killed"])
+def test_no_thread_of_the_client_outlives_a_stop_without_a_broker(
+    own_cluster: Cluster, tmp_path: Path, trouble: str
+) -> None:
+    """Records wait to be acknowledged and the consumer's session is alive: the worker ends all the same, whole."""
+    node, before = own_cluster.nodes[0], set(threading.enumerate())
+    with writing(tmp_path) as journal:
+        journal.append(webhooks(4_000))
+        publish(journal, tmp_path, own_cluster)
+        with working(fausting.settings(tmp_path / "worker", own_cluster.bootstrap)) as worker:
+            worker.applied(1)
+            node.pause() if trouble == "paused" else node.kill()
+    left = [thread for thread in set(threading.enumerate()) - before if isinstance(thread, WorkerThread)]
+    if trouble == "paused":
+        node.resume()
+    assert not left
 
 
 def test_a_broker_that_is_away_at_the_start_is_waited_for(own_cluster: Cluster, tmp_path: Path) -> None:
