@@ -40,6 +40,7 @@ bench: setup  ## the figures of benchmarks/README.md
 faults: setup  ## the long fault runs of docs/faults.md; goes on where it was interrupted
 	$(BIN)/python -m tests.faults
 	CALLTALLY_FAULTS=long $(BIN)/pytest tests/faults tests/kafka --timeout=0
+	$(BIN)/python -m tests.faults.histories
 	$(BIN)/python -m tests.faults.hostile_http
 	$(BIN)/python -m tests.faults.hostile_content
 	$(BIN)/python -m tests.faults.mutants

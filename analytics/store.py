@@ -32,12 +32,15 @@ from calls.model import Call, CallKey, Micros, Rules, StreamPoint, Verdict
 __all__ = ["Batch", "CallChange", "DeliveryRow", "Place", "Position", "Store", "StoredCall", "StoredEvent"]
 
 CURSOR_END_S: Final = 10.0
+SWAP_S: Final = 1.0
+"""So long a reader waits for a store that is being closed or opened, which may take as long as its log is to read."""
 CHECKPOINT_WAL_BYTES: Final = 4 << 20
 """At an idle moment, a write-ahead log longer than this is worth a checkpoint."""
 SETTLE_ROWS: Final = 20_000
 """Pending changes of roll-ups beyond this are brought in at once: every reader adds up what is pending."""
 
 _SETTLE: Final = tuple(text for name, text in database.statements("rollups.sql").items() if name.startswith("settle"))
+_REOPENING: Final = "The store is being opened anew. Ask again in a second."
 _REPLACED: Final = pa.schema(
     [
         ("call_hash", pa.int64()),
@@ -63,6 +66,8 @@ _GIVE_WAY: Final = (
     f"""UPDATE kept.deliveries SET verdict = '{Verdict.REPEATED}'
     WHERE verdict = '{Verdict.ACCEPTED}' AND id IN (SELECT unnest($ids))""",
 )
+_IS_REPEAT: Final = f"verdict = '{Verdict.REPEATED}' AND trust IS NOT NULL"
+"""What the door found to be a repeat, and did not journal again, bears no trust."""
 _PUT_POSITION: Final = "INSERT INTO kept.positions VALUES ($stream, $stream_id, $position, make_timestamp($at))"
 _ADVANCE_POSITION: Final = """
     UPDATE kept.positions SET position = greatest(position, $position), updated_at = make_timestamp($at)
@@ -127,8 +132,11 @@ class Store:
         return found
 
     def places(self, places: Collection[Place]) -> set[Place]:
-        """Those of the places that have a row of `deliveries`; one look-up in the range of their positions."""
-        asked, numbers = set(places), [place.position for place in places]
+        """Those of the places that have a row of `deliveries`; what lies beyond all of its journal costs no look-up."""
+        asked = {place for place in places if place.position <= self._furthest.get(place.journal_id, -1)}
+        if not asked:
+            return asked
+        numbers = [place.position for place in asked]
         rows = self._read(
             "SELECT journal_id, position FROM kept.deliveries "
             f"WHERE position BETWEEN {min(numbers)} AND {max(numbers)} AND position IN (SELECT unnest($positions))",
@@ -136,6 +144,31 @@ class Store:
         )
         found = map(Place, rows.column("journal_id").to_pylist(), rows.column("position").to_pylist())
         return asked.intersection(found)
+
+    def copies(self, delivery_ids: Collection[str]) -> dict[str, list[StreamPoint]]:
+        """Where those of the deliveries stand once more that came more than once; what came once costs no look-up."""
+        maybe = self._repeated.maybe(map(columns.delivery_hash, delivery_ids)) if self._repeats else ()
+        found: dict[str, list[StreamPoint]] = defaultdict(list)
+        if maybe:
+            rows = self._read(
+                "SELECT id, received_at, journal_id, position FROM kept.deliveries "
+                f"WHERE id_hash IN ({_listed(maybe)}) AND {_IS_REPEAT}"
+            )
+            for row in columns.with_micros(rows).to_pylist():
+                found[row["id"]].append(StreamPoint(row["received_at"], row["journal_id"], row["position"]))
+        return found
+
+    def not_understood(self, places: Collection[Place]) -> dict[Place, str]:
+        """Those of the places that stand as dead letters, each with its reason; the others hardly cost a look-up."""
+        numbers = self._dead.maybe(place.position for place in places)
+        if not numbers:
+            return {}
+        rows = self._read(
+            "SELECT journal_id, position, reason FROM kept.dead_letters WHERE position IN (SELECT unnest($positions))",
+            {"positions": numbers},
+        )
+        found = {Place(row["journal_id"], row["position"]): row["reason"] for row in rows.to_pylist()}
+        return {place: found[place] for place in places if place in found}
 
     def received_at(self, place: Place) -> Micros | None:
         """When the record that was applied from there came; None where none was, or nothing is known of it."""
@@ -197,11 +230,18 @@ class Store:
         self._remember(batch)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A throw-away cursor for reading; `reopen` and `close` end it."""
-        with self._swap:
+        """A throw-away cursor for reading; `reopen` and `close` end it. Raises StoreUnavailable in between."""
+        if not self._swap.acquire(timeout=SWAP_S):
+            raise StoreUnavailable(_REOPENING)
+        try:
             cursor = database.cursor_of(self._root)
             self._cursors.add(cursor)
             return cursor
+        except duckdb.Error as error:
+            # Closed, and not open again yet; or a database that DuckDB gave up after an error of the disk.
+            raise StoreUnavailable(_REOPENING) from error
+        finally:
+            self._swap.release()
 
     def verify(self) -> list[str]:
         """What is wrong, a sentence each: roll-ups, counts and positions against the rows; works while rows arrive."""
@@ -278,9 +318,14 @@ class Store:
         self._located, self._standing = Located(), Standing()
         self._calls = self._seen("kept.calls", "call_hash")
         self._deliveries = self._seen("kept.deliveries", "id_hash")
+        self._repeated = self._seen("kept.deliveries", "id_hash", _IS_REPEAT)
+        self._repeats = self._repeated.bytes > 0
+        self._dead = self._seen("kept.dead_letters", "position")
+        furthest = "SELECT journal_id, max(position) FROM kept.deliveries GROUP BY journal_id"
+        self._furthest: dict[str, int] = dict(self._writer.execute(furthest).fetchall())
 
-    def _seen(self, table: str, column: str) -> Seen:
-        rows = self._read(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL")
+    def _seen(self, table: str, column: str, which: str = "true") -> Seen:
+        rows = self._read(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL AND {which}")
         return Seen(rows.column(0).to_numpy())
 
     def _count(self, table: str) -> int:
@@ -329,10 +374,19 @@ class Store:
         for stream, position in columns.furthest(batch.positions).items():
             self._positions[stream] = max(position, self._positions.get(stream, position))
         self._deliveries.add([columns.delivery_hash(row.id) for row in batch.deliveries if row.id is not None])
+        again = [name for name in batch.replaced_event_ids if "-" not in name]
         for row in batch.deliveries:
             if row.id is not None and row.verdict == Verdict.ACCEPTED:
                 self._standing.put(row.id, StreamPoint(row.received_at, row.journal_id, row.position))
-        hashes = [columns.call_hash(_key(change.after)) for change in batch.changes]
+            elif row.id is not None and row.trust is not None:
+                again.append(row.id)
+            if row.position > self._furthest.get(row.journal_id, -1):
+                self._furthest[row.journal_id] = row.position
+        self._dead.add([letter.delivery.position for letter in batch.dead_letters])
+        if again:
+            self._repeats = True
+            self._repeated.add(list(map(columns.delivery_hash, again)))
+        hashes = [columns.call_hash(change.key) for change in batch.changes]
         for key, change in zip(hashes, batch.changes, strict=True):
             self._located.put(key, change.after["first_received_at"])
         self._calls.add([key for key, change in zip(hashes, batch.changes, strict=True) if change.before is None])

@@ -2,8 +2,9 @@
 
 A call is one record of the compacted topic `calltally.calls`, whose newest record of a key is the call. Its value is
 JSON as `call_schema` says, which is derived from `calls.model.Call`. `version` is the highest position among the
-call's events in the journal `journal_id`: it rises with what is known of the call. After a crash and while a store is
-rebuilt versions are published again, so a consumer passes over what is older than what it has of the same journal.
+call's deliveries in the journal `journal_id`, repeats included: it rises with what is known of the call. After a crash
+and while a store is rebuilt versions are published again, so a consumer passes over what is older than what it has of
+the same journal.
 
 Nothing here knows a Kafka client.
 """
@@ -17,12 +18,12 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, cast, get_args, g
 
 import msgspec
 
-from analytics.store import Store, StoredEvent
+from analytics.store import Store, StoredCall, StoredEvent
 from calls.crashes import Crashes
 from calls.journal_row import Damaged, Record
-from calls.model import Call, CallKey, DeadLetter, Delivery, Micros, TimelineEvent, Trust
+from calls.model import Call, CallKey, DeadLetter, Delivery, Micros, StreamPoint, TimelineEvent, Trust
 from calls.records import FRAME_BYTES, Headers, Outgoing, Topic, call_key
-from streams.recent import RecentCalls
+from streams.recent import KnownCall, RecentCalls
 from streams.steps import interpret
 
 SCHEMA: Final = 1
@@ -31,6 +32,8 @@ APPLIED: Final = "kafka"
 """The stream of the positions up to which partitions are applied."""
 ANNOUNCED: Final = "announced"
 """The stream of the positions up to which what was applied is also published; its stream ids are those of `kafka`."""
+ID_CHARACTERS: Final = 64
+"""An event's id begins with its delivery's."""
 HEADER_MAX: Final = 2_000
 """Bytes of one header of a dead letter; only what is no delivery of ours has longer ones."""
 
@@ -53,15 +56,18 @@ class Announcer:
     def records(self, keys: Iterable[CallKey], dead_letters: Iterable[DeadLetter] = ()) -> list[Outgoing]:
         """One for each call as it is stored now, and one for each dead letter; a call that is not stored has none."""
         wanted = list(dict.fromkeys(keys))
-        found = {
-            key: of_call(known.call, known.events, bytes_max=self._bytes_max)
-            for key, known in self._recent.of(wanted).items()
-        }
-        missing = [key for key in wanted if key not in found]
+        known: dict[CallKey, KnownCall | StoredCall] = {**self._recent.of(wanted)}
+        missing = [key for key in wanted if key not in known]
         if missing:
-            for key, stored in self._store.stored_calls(missing).items():
-                found[key] = of_call(stored.call, stored.events, bytes_max=self._bytes_max)
-        calls = [found[key] for key in wanted if key in found]
+            known.update(self._store.stored_calls(missing))
+        ids = [event.event_id[:ID_CHARACTERS] for found in known.values() for event in found.events]
+        copies = self._store.copies(ids)
+        calls = []
+        for key in wanted:
+            if key in known:
+                call, events = known[key].call, known[key].events
+                again = [point for event in events for point in copies.get(event.event_id[:ID_CHARACTERS], ())]
+                calls.append(of_call(call, events, again, bytes_max=self._bytes_max))
         return calls + [of_dead_letter(letter, bytes_max=self._bytes_max) for letter in dead_letters]
 
     def again(self, records: Sequence[Record]) -> list[Outgoing]:
@@ -109,13 +115,19 @@ def calls_of(records: Iterable[Record]) -> list[CallKey]:
     return list(keys)
 
 
-def of_call(call: Call, events: Sequence[TimelineEvent | StoredEvent], *, bytes_max: int) -> Outgoing:
-    """The record of a call that was folded from these events.
+def of_call(
+    call: Call,
+    events: Sequence[TimelineEvent | StoredEvent],
+    again: Sequence[StreamPoint] = (),
+    *,
+    bytes_max: int,
+) -> Outgoing:
+    """The record of a call that was folded from these events, whose deliveries came `again` there.
 
     Where it would be larger than `bytes_max`, its longest fields are left out, and `truncated` names them.
     """
     key = call_key(CallKey(call["provider"], call["org"], call["call_id"]))
-    journal_id, version = _version(events)
+    journal_id, version = _version(events, again)
     headers = [
         ("schema", b"%d" % SCHEMA),
         ("version", b"%d" % version),
@@ -275,12 +287,18 @@ def _json(text: str) -> msgspec.Raw | None:
     return msgspec.Raw(text.encode())
 
 
-def _version(events: Sequence[TimelineEvent | StoredEvent]) -> tuple[str, int]:
-    """Of several journals the one that was written last counts; within it positions rise, whatever its clock did."""
-    if len(events) == 1:
+def _version(events: Sequence[TimelineEvent | StoredEvent], again: Sequence[StreamPoint]) -> tuple[str, int]:
+    """Of several journals the one that was written last counts; within it positions rise, whatever its clock did.
+
+    Of a delivery that came again the lowest counts, whenever it comes: only with those that do not count the version
+    never falls.
+    """
+    if len(events) == 1 and not again:
         return events[0].journal_id, events[0].position
-    newest = max(events, key=lambda event: (event.received_at, event.journal_id, event.position)).journal_id
-    return newest, max(event.position for event in events if event.journal_id == newest)
+    points = [StreamPoint(event.received_at, event.journal_id, event.position) for event in events]
+    points += again
+    newest = max(points).journal_id
+    return newest, max(point.position for point in points if point.journal_id == newest)
 
 
 def _shortened(message: dict[str, object], room: int) -> bytes:

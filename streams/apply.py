@@ -161,26 +161,55 @@ class Applier:
     ) -> Iterable[Delivery]:
         """The deliveries that count, each with its row in the batch; the rows of repeats are put beside.
 
-        Of equal ids the one that stands lowest in the journals counts, in whatever order they come: several journals
-        may hold the same webhook. So one that stands lower than the applied one takes its place.
+        Of equal ids the one that counts stands lowest in the journals of those that can be read, in whatever order
+        they come: several journals may hold the same webhook. So it takes the place of one that was applied before.
         """
         ids = [delivery.id for delivery in deliveries]
-        standing = dict(self._store.known(ids))
+        standing = self._store.known(ids)
         if not standing and len(set(ids)) == len(ids):
             batch.deliveries.extend([_row(delivery, Verdict.ACCEPTED) for delivery in deliveries])
             return deliveries
-        counting = []
+        unread = self._unread({one.id: standing[one.id] for one in deliveries if _is_copy(one, standing)})
+        counting: dict[str, Delivery] = {}
         for delivery in sorted(deliveries, key=_point):
-            point, held = _point(delivery), standing.get(delivery.id)
-            if held is None or point < held:
-                if held is not None:
-                    batch.replaced_event_ids.append(delivery.id)
-                standing[delivery.id] = point
-                batch.deliveries.append(_row(delivery, Verdict.ACCEPTED))
-                counting.append(delivery)
-            elif point != held:
+            point, among, held = _point(delivery), counting.get(delivery.id), standing.get(delivery.id)
+            at = held if among is None else _point(among)
+            if point in (at, held):
+                continue
+            if at is not None and not self._takes_place(
+                delivery,
+                is_lower=point < at,
+                of_read=delivery.id not in unread if among is None else self._reads(among),
+            ):
                 beside[_place(delivery)] = _row(delivery, Verdict.REPEATED)
-        return counting
+                continue
+            if among is not None:
+                beside[_place(among)] = _row(among, Verdict.REPEATED)
+            elif held is not None:
+                batch.replaced_event_ids.append(delivery.id)
+            counting[delivery.id] = delivery
+        batch.deliveries.extend([_row(delivery, Verdict.ACCEPTED) for delivery in counting.values()])
+        return counting.values()
+
+    def _takes_place(self, delivery: Delivery, *, is_lower: bool, of_read: bool) -> bool:
+        """Whether it counts instead of an equal one: nothing that was read gives way to what cannot be."""
+        if of_read and not is_lower:
+            return False
+        return (is_lower and not of_read) or self._reads(delivery)
+
+    def _reads(self, delivery: Delivery) -> bool:
+        """Whether it is no dead letter. Equal bytes may differ in that: their headers do, and the source's org may."""
+        if self._crashes is not None and delivery.id in self._crashes.deadly:
+            return False
+        meaning = interpret(delivery)
+        delivery.__dict__.pop("payload", None)
+        return not isinstance(meaning, DeadLetter)
+
+    def _unread(self, standing: Mapping[str, StreamPoint]) -> set[str]:
+        """Those of the ids of which nothing was read; what was read, but cannot be stored, is not tried again."""
+        places = {Place(point.journal_id, point.position): name for name, point in standing.items()}
+        reasons = self._store.not_understood(places) if places else {}
+        return {places[place] for place, reason in reasons.items() if reason != NOT_STORABLE}
 
     def _not_yet_applied(self, rows: Mapping[Place, object], positions: Sequence[Position]) -> list[Place]:
         """The places of these rows, without those that have a row in the store."""
@@ -239,7 +268,7 @@ class Applier:
         batch = Batch(positions=list(positions), applied_at=self._clock())
         detail = f"{type(cause).__name__}: {cause}"[:500]
         earlier = self._store.known([delivery.id]).get(delivery.id)
-        if earlier is None or earlier > _point(delivery):
+        if earlier is None or (_point(delivery) < earlier and self._is_dead(earlier)):
             batch.dead_letters.append(DeadLetter(reason=NOT_STORABLE, detail=detail, delivery=delivery))
             batch.deliveries.append(_row(delivery, Verdict.ACCEPTED))
             batch.replaced_event_ids.extend([] if earlier is None else [delivery.id])
@@ -248,6 +277,9 @@ class Applier:
         self._store.apply(batch)
         self._on_commit(batch)
         self._count(1, batch)
+
+    def _is_dead(self, point: StreamPoint) -> bool:
+        return bool(self._store.not_understood([Place(point.journal_id, point.position)]))
 
     def _count(self, records: int, batch: Batch) -> None:
         tally = self.tally
@@ -365,6 +397,12 @@ def _read_again(key: CallKey, stored: StoredEvent) -> TimelineEvent:
 
 def _point(delivery: Delivery) -> StreamPoint:
     return StreamPoint(delivery.received_at, delivery.journal_id, delivery.position)
+
+
+def _is_copy(delivery: Delivery, standing: Mapping[str, StreamPoint]) -> bool:
+    """Whether an equal one is applied that stands elsewhere."""
+    at = standing.get(delivery.id)
+    return at is not None and at != _point(delivery)
 
 
 def _row(delivery: Delivery, verdict: Verdict) -> DeliveryRow:
