@@ -7,15 +7,16 @@ schema is asked from DuckDB, so `schema.sql` is the only place that says it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final, TypeAlias, cast
 
 import msgspec
 import pyarrow as pa
 
 from analytics import contributions
-from analytics.batch import Batch, DeliveryRow, Position, StoredEvent
+from analytics.batch import Batch, CallChange, DeliveryRow, Position, StoredEvent
 from calls.model import Call, CallKey, DeadLetter, Micros, TimelineEvent, Trust
 
 Columns: TypeAlias = Mapping[str, Sequence[object]]
@@ -30,8 +31,8 @@ _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 
 
 @lru_cache(maxsize=16_384)
-def call_hash(key: CallKey) -> int:
-    """64 bits that stand for a call in look-ups; the full key is always compared too."""
+def call_hash(key: tuple[str, str, str]) -> int:
+    """64 bits that stand for a call, by its `CallKey`, in look-ups; the full key is always compared too."""
     return _hash("\0".join(key).encode())
 
 
@@ -81,7 +82,7 @@ def added(batch: Batch, call_columns: Sequence[str]) -> dict[str, Columns]:
     if batch.dead_letters:
         tables["dead_letters"] = _dead_letters(batch.dead_letters)
     if batch.changes:
-        tables["calls"] = _calls([change.after for change in batch.changes], call_columns)
+        tables["calls"] = _calls(batch.changes, call_columns)
         changed = contributions.changes(batch.changes)
         if changed:
             tables["rollup_changes"] = dict(zip(contributions.COLUMNS, zip(*changed, strict=True), strict=True))
@@ -153,18 +154,18 @@ def _hash(key: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little", signed=True)
 
 
-def _calls(calls: Sequence[Call], names: Iterable[str]) -> Columns:
-    rows = cast(Sequence[dict[str, object]], calls)
-    columns: dict[str, Sequence[object]] = {name: [row[name] for row in rows] for name in names if name != "call_hash"}
-    keys = zip(columns["provider"], columns["org"], columns["call_id"], strict=True)
-    columns["call_hash"] = [call_hash(cast(CallKey, key)) for key in keys]
+def _calls(changes: Sequence[CallChange], names: Sequence[str]) -> Columns:
+    told = [name for name in names if name != "call_hash"]
+    rows = map(itemgetter(*told), [cast("dict[str, object]", change.after) for change in changes])
+    columns: dict[str, Sequence[object]] = dict(zip(told, zip(*rows, strict=True), strict=True))
+    columns["call_hash"] = [call_hash(change.key) for change in changes]
     return columns
 
 
 def _events(events: Sequence[TimelineEvent]) -> Columns:
     told = [timed.event for timed in events]
     keys = [
-        None if event.call_id is None else call_hash(CallKey(timed.provider, event.org, event.call_id))
+        None if event.call_id is None else call_hash((timed.provider, event.org, event.call_id))
         for timed, event in zip(events, told, strict=True)
     ]
     return {
@@ -204,7 +205,8 @@ def _loose(events: Sequence[TimelineEvent]) -> dict[str, Columns]:
 
 
 def _deliveries(rows: Sequence[DeliveryRow], applied_at: Micros) -> Columns:
-    plain = {name: [getattr(row, name) for row in rows] for name in DeliveryRow.__struct_fields__}
+    told = zip(*map(msgspec.structs.astuple, rows), strict=True)
+    plain = dict(zip(DeliveryRow.__struct_fields__, told, strict=True))
     hashes = [None if row.id is None else delivery_hash(row.id) for row in rows]
     return {**plain, "id_hash": hashes, "applied_at": [applied_at] * len(rows)}
 

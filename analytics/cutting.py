@@ -33,9 +33,23 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def bucket_of(column: str, bucket: str, start: Micros, end: Micros, zone: str) -> str:
     """The start of a row's bucket as TIMESTAMPTZ; `$zone` is used where the range is too long for anything else."""
+    plain = plain_bucket_of(column, bucket, start, end, zone)
+    if plain is not None:
+        return f"timezone('UTC', {plain})"
     step = BUCKETS[bucket]
     if step is None:
         return "CAST(NULL AS TIMESTAMPTZ)"
+    return f"time_bucket(INTERVAL '{step}', timezone('UTC', {column}), $zone)"
+
+
+def plain_bucket_of(column: str, bucket: str, start: Micros, end: Micros, zone: str) -> str | None:
+    """The start of a row's bucket as TIMESTAMP in UTC, where that needs no calendar; None else.
+
+    A group of rows is cheaper found by this than by a time with a zone, which costs a tenth of a microsecond to make.
+    """
+    step = BUCKETS[bucket]
+    if step is None:
+        return None
     first, last = (_EPOCH + timedelta(microseconds=moment) for moment in (start, end))
     days = (last - first).days + 2
     if bucket in ("15 minutes", "hour") and days * 24 <= _HOURS_MOST:
@@ -45,14 +59,14 @@ def bucket_of(column: str, bucket: str, start: Micros, end: Micros, zone: str) -
             return _by_odd_minutes(column, step, odd.pop())
     if (bucket == "day" and days <= _EDGES_MOST) or (bucket == "week" and days <= _EDGES_MOST * 7):
         return _by_edges(column, _edges(first, last, bucket, ZoneInfo(zone)))
-    return f"time_bucket(INTERVAL '{step}', timezone('UTC', {column}), $zone)"
+    return None
 
 
 def _by_odd_minutes(column: str, step: str, odd: int) -> str:
     if not odd:
-        return f"timezone('UTC', time_bucket(INTERVAL '{step}', {column}))"
+        return f"time_bucket(INTERVAL '{step}', {column})"
     shift = f"INTERVAL {odd} MINUTES"
-    return f"timezone('UTC', time_bucket(INTERVAL '{step}', {column} + {shift}) - {shift})"
+    return f"time_bucket(INTERVAL '{step}', {column} + {shift}) - {shift}"
 
 
 def _odd_minutes(first: datetime, days: int, zone: ZoneInfo, minutes: int) -> set[int]:
@@ -64,7 +78,7 @@ def _odd_minutes(first: datetime, days: int, zone: ZoneInfo, minutes: int) -> se
 def _by_edges(column: str, edges: list[str]) -> str:
     """The last edge that is not after the row's time; there is always one."""
     cases = [f"WHEN {column} < TIMESTAMP '{later}' THEN TIMESTAMP '{edge}'" for edge, later in pairwise(edges)]
-    return f"timezone('UTC', CASE {' '.join(cases)} ELSE TIMESTAMP '{edges[-1]}' END)"
+    return f"CASE {' '.join(cases)} ELSE TIMESTAMP '{edges[-1]}' END"
 
 
 def _edges(first: datetime, last: datetime, bucket: str, zone: ZoneInfo) -> list[str]:

@@ -102,15 +102,10 @@ class Metric:
             self.relation, filters, bucket=bucket, slice_by=slice_by, without=self.not_available_from()
         )
         context = f"every_call AS ({EVERY_CALL}),\n" if re.search(r"\bevery_call\b", self.text) else ""
-        query = f"WITH selected AS ({rows}),\n{context}measured AS (\n{self.text}\n)\n{_TYPED}"
-        offered: dict[str, Parameter] = {
-            "zone": filters.zone,
-            "bucket": bucket,
-            "slice": slice_by,
-            "partial": partial.value,
-        }
+        query = f"WITH selected AS ({rows}),\n{context}measured AS (\n{self.text}\n)\n{TYPED}"
+        values = offered(filters, bucket=bucket, slice_by=slice_by, partial=partial) | parameters
         used = set(re.findall(r"\$([a-z_0-9]+)", query))
-        return query, {name: value for name, value in {**offered, **parameters}.items() if name in used}
+        return query, {name: value for name, value in values.items() if name in used}
 
     def not_available_from(self) -> frozenset[str]:
         """The providers that do not send what this number is made of."""
@@ -122,6 +117,18 @@ class Metric:
         """The columns that it can be sliced by."""
         relation = RELATIONS[self.relation]
         return tuple(sorted(relation.columns | (relation.by_call.columns if relation.by_call else frozenset())))
+
+
+def offered(filters: Filters, *, bucket: str, slice_by: str | None, partial: Partial) -> dict[str, Parameter]:
+    """The parameters that a metric's text may use."""
+    return {
+        "start": iso(filters.start),
+        "end": iso(filters.end),
+        "zone": filters.zone,
+        "bucket": bucket,
+        "slice": slice_by,
+        "partial": partial.value,
+    }
 
 
 def catalogue(extra: Path | None = None) -> Mapping[str, Metric]:
@@ -161,7 +168,7 @@ def difference(now: tuple[float, float], before: tuple[float, float]) -> tuple[f
 
 
 # Sums of whole numbers come as 128-bit ones and shares as decimals; who reads a metric should not have to care.
-_TYPED = """SELECT
+TYPED = """SELECT
     bucket, "slice",
     CAST(value AS DOUBLE) AS value,
     CAST(numerator AS DOUBLE) AS numerator,

@@ -40,6 +40,8 @@ class Relation:
     where: str = "true"
     by_call: Relation | None = None
     """The same rows at the grain of calls, with every column of these."""
+    sums: tuple[str, ...] = ()
+    """Of a roll-up: the columns that hold numbers to be added up."""
 
     def holding(self, *columns: str) -> Relation:
         """This relation, or its rows by call where only they hold all the columns."""
@@ -68,6 +70,11 @@ class Filters:
             ZoneInfo(self.zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise SettingsError(f"There is no time zone '{self.zone}'; write it like Europe/Berlin.") from None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for equal filters."""
+        return self.start, self.end, self.zone, tuple(sorted((name, self.only[name]) for name in self.columns))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -120,13 +127,18 @@ def selected(
         raise SettingsError(f"'{slice_by}' cannot slice this number; {', '.join(known)} can.")
     bucket_sql = bucket_of(relation.time, bucket, filters.start, filters.end, filters.zone)
     slice_sql = f'CAST("{slice_by}" AS VARCHAR)' if slice_by else "CAST(NULL AS VARCHAR)"
-    conditions, parameters = filters.conditions(relation)
+    where, parameters = narrowed(relation, filters)
     if "$zone" in bucket_sql:
         parameters["zone"] = filters.zone
     if without:
-        conditions.append(f"provider NOT IN ({', '.join(_quoted(provider) for provider in sorted(without))})")
-    where = " AND ".join([part for part in (relation.where, *conditions) if part != "true"])
+        where += f" AND provider NOT IN ({', '.join(_quoted(provider) for provider in sorted(without))})"
     return f'SELECT *, {bucket_sql} AS bucket, {slice_sql} AS "slice" FROM {relation.rows} WHERE {where}', parameters
+
+
+def narrowed(relation: Relation, filters: Filters) -> tuple[str, dict[str, Parameter]]:
+    """The condition that leaves the rows meant, and its parameters."""
+    conditions, parameters = filters.conditions(relation)
+    return " AND ".join([part for part in (relation.where, *conditions) if part != "true"]), parameters
 
 
 def sends(provider: str, column: str) -> bool:
@@ -207,6 +219,7 @@ RELATIONS: Mapping[str, Relation] = MappingProxyType(
             "bucket_start",
             _DIMENSIONS,
             "rollup_calls",
+            sums=("calls", "transferred", "booked", "duration_s_sum", "duration_n"),
             by_call=Relation(
                 "bucket_start",
                 _CALL,
@@ -222,6 +235,7 @@ RELATIONS: Mapping[str, Relation] = MappingProxyType(
             "bucket_start",
             frozenset("provider org agent_id direction criterion result".split()),
             "rollup_analysis",
+            sums=("calls",),
             by_call=Relation(
                 "bucket_start",
                 _CALL | {"criterion"},
@@ -233,6 +247,7 @@ RELATIONS: Mapping[str, Relation] = MappingProxyType(
             "bucket_start",
             frozenset("provider org agent_id direction name".split()),
             "rollup_variables",
+            sums=("calls", "collected", "filled"),
             by_call=Relation(
                 "bucket_start",
                 _CALL | {"name"},

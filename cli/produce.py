@@ -186,7 +186,7 @@ def _report(
 
 def _agent_names(reader: StoreReader) -> dict[str, str]:
     rows = reader.ask("SELECT agent_id, max(agent_name) AS name FROM calls WHERE agent_name IS NOT NULL GROUP BY ALL")
-    return {str(row.agent_id): str(row.name) for row in rows.itertuples() if row.agent_id}
+    return {str(row["agent_id"]): str(row["name"]) for row in rows if row["agent_id"]}
 
 
 def _agent_ids(given: list[str], names: Mapping[str, str]) -> Iterator[str]:

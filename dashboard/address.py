@@ -63,8 +63,8 @@ def choose(
     """A drop-down list that shows and changes the value of that name."""
     value = one_of(name, options, first)
     st.selectbox(
-        label, options, key=_in_step(name, value), format_func=show, on_change=_chosen, args=(name, first),
-        width=width or "stretch",
+        label, options, index=list(options).index(value), key=_in_step(name, value), format_func=show,
+        on_change=_chosen, args=(name, first), width=width or "stretch",
     )  # fmt: skip
     return value
 
@@ -73,8 +73,8 @@ def section(label: str, name: str, options: Sequence[str], *, show: Callable[[st
     """Like `choose`, as buttons beside each other."""
     value = one_of(name, options, options[0])
     st.segmented_control(
-        label, options, key=_in_step(name, value), format_func=show, on_change=_chosen, args=(name, options[0]),
-        label_visibility="collapsed", required=True,
+        label, options, default=value, key=_in_step(name, value), format_func=show, on_change=_chosen,
+        args=(name, options[0]), label_visibility="collapsed", required=True,
     )  # fmt: skip
     return value
 
@@ -83,7 +83,7 @@ def type_in(label: str, name: str, *, placeholder: str) -> str:
     """A line of text that shows and changes the value of that name."""
     value = read(name).strip()[:TEXT_MOST]
     st.text_input(
-        label, key=_in_step(name, value), placeholder=placeholder, on_change=_chosen, args=(name, ""),
+        label, value, key=_in_step(name, value), placeholder=placeholder, on_change=_chosen, args=(name, ""),
         max_chars=TEXT_MOST,
     )  # fmt: skip
     return value
@@ -107,9 +107,13 @@ def turn(pages: int) -> None:
 
 
 def _in_step(name: str, value: str) -> str:
-    """The widget's key, its value that of the address; set only to change it, so that an open list stays open."""
+    """The widget's key, its value that of the address; set only to change it, so that an open list stays open.
+
+    A widget begins with its default, which has to be the same value: a browser that gets two drawings at once sees the
+    second one only, where nothing is set any more, and would answer as if somebody had chosen the first of the list.
+    """
     key = f"in-{name}"
-    if st.session_state.get(key) != value:
+    if st.session_state.get(key, value) != value:
         st.session_state[key] = value
     return key
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import cast
 
 from analytics.metric import Filters, Parameter, interval, selected, titles
+from analytics.together import Question
 from dashboard import charts, words
-from dashboard.reader import Reader
-from dashboard.tiles import NONE, Total
+from dashboard.reader import Asked, Measured, Reader
+from dashboard.tiles import NONE
 
 CRITERIA_MOST = 12
 VARIABLES_MOST = 12
@@ -20,6 +19,7 @@ REASONS_MOST = 8
 AGENTS_MOST = 20
 NOT_AVAILABLE = "not available"
 WITHOUT_AGENT = "without an agent"
+AGENT_COLUMNS = ("Agent", "Calls", "Connected", "Goal met", "Transferred", "Booked", "Mean talk time")
 AGENT_NUMBERS = ("Calls", "Booked")
 """The columns of the agents' table that are plain numbers."""
 
@@ -30,141 +30,148 @@ class Card:
 
     title: str
     base: str
-    rows: pd.DataFrame
+    rows: charts.Rows
     note: str = ""
+
+
+def questions(reader: Reader, filters: Filters, bucket: str) -> tuple[list[Question], list[Asked]]:
+    """What all cards together ask, to be prepared in one go; a card that asks for more gets it, only later."""
+    cuts: list[tuple[str, str, str | None]] = [
+        ("attempts", bucket, "connection"),
+        ("attempts", "all", "end_call_reason"),
+        ("attempts", "hour", None),
+        ("attempts", "all", "provider"),
+        ("fill_rate", "all", "name"),
+        ("left_out", "all", "excluded"),
+        *((name, "all", "agent_id") for name in _AGENT_METRICS),
+    ]
+    measured = [Question(reader.metric(name), filters, by, slice_by) for name, by, slice_by in cuts]
+    return measured, [_judgements(filters), _agents_by_calls(filters)]
 
 
 def outcomes(reader: Reader, filters: Filters, bucket: str) -> Card:
     """Calls a bucket by connection."""
     rows = reader.measure("attempts", filters, bucket=bucket, slice_by="connection")
-    return Card("Outcomes over time", f"calls by {bucket} and whom they reached", rows)
+    return Card("Outcomes over time", f"calls by {bucket} and whom they reached", [row._asdict() for row in rows])
 
 
 def reasons(reader: Reader, filters: Filters) -> Card:
     """End-call reasons in the platforms' own words, most frequent first."""
-    rows = reader.measure("attempts", filters, slice_by="end_call_reason").dropna(subset=["slice"])
-    known = float(rows["value"].sum())
-    top = charts.topped(rows[["slice", "value"]], label="slice", value="value", most=REASONS_MOST)
-    frame = pd.DataFrame(
+    rows = reader.measure("attempts", filters, slice_by="end_call_reason")
+    counts = {row.slice: row.value or 0.0 for row in rows if row.slice is not None}
+    known = sum(counts.values())
+    top = charts.topped(counts, REASONS_MOST)
+    shown = [
         {
-            "label": _distinct(top["slice"]),
-            "value": top["value"] / (known or 1),
-            "text": [_part(value, known) for value in top["value"]],
-            "hint": [words.PLAIN_REASONS.get(reason, "as the platform sends it") for reason in top["slice"]],
+            "label": label, "value": value / (known or 1), "text": _part(value, known),
+            "hint": words.PLAIN_REASONS.get(reason, "as the platform sends it"),
         }
-    )
-    return Card("Why calls ended", f"share of {words.counted(known, 'call', 'calls')} with a reason", frame)
+        for label, (reason, value) in zip(_distinct([reason for reason, _ in top]), top, strict=True)
+    ]  # fmt: skip
+    return Card("Why calls ended", f"share of {words.counted(known, 'call', 'calls')} with a reason", shown)
 
 
 def analysis(reader: Reader, filters: Filters) -> Card:
     """Criteria with their shares of met, partly and not met; rows: criterion, result, calls, n, text."""
-    # Criterion and result at once: a metric has one slice.
-    rows_of, params = selected("rollup_analysis", filters)
-    rows = reader.ask(
-        f"SELECT criterion, result, CAST(sum(calls) AS BIGINT) AS calls FROM ({rows_of}) GROUP BY criterion, result "
-        "ORDER BY criterion, result",
-        params,
-    )
-    judged = rows[rows["result"].isin([value for value, _, _ in charts.RESULTS])]
-    counts = judged.groupby("criterion")["calls"].sum().sort_values(ascending=False, kind="stable")
-    shown = counts.head(CRITERIA_MOST)
-    frame = judged[judged["criterion"].isin(shown.index)].copy()
-    frame["n"] = frame["criterion"].map(counts)
-    order = {criterion: rank for rank, criterion in enumerate(shown.index)}
-    frame = frame.sort_values("criterion", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
-    met = frame[frame["result"] == "true"].set_index("criterion")["calls"]
-    frame["text"] = list(map(_with_n, frame["criterion"].map(met).fillna(0), frame["n"]))
-    named = dict(zip(order, _distinct(list(order)), strict=True))
-    frame["criterion"] = frame["criterion"].map(named)
+    rows = reader.ask(*_judgements(filters))
+    results = [value for value, _, _ in charts.RESULTS]
+    judged: dict[str, dict[str, int]] = {}
+    for row in rows:
+        if row["result"] in results:
+            judged.setdefault(str(row["criterion"]), {})[str(row["result"])] = cast(int, row["calls"])
+    order = sorted(judged, key=lambda criterion: -sum(judged[criterion].values()))
+    shown = []
+    for label, criterion in zip(_distinct(order[:CRITERIA_MOST]), order, strict=False):
+        counts = judged[criterion]
+        n = sum(counts.values())
+        text = _with_n(counts.get("true", 0), n)
+        shown += [
+            {"criterion": label, "result": result, "calls": counts[result], "n": n, "text": text}
+            for result in sorted(counts)
+        ]
     return Card(
-        "Analysis", "judged calls that met, partly met or did not meet each criterion; n in brackets", frame,
-        _analysis_note(len(counts) - len(shown), rows),
+        "Analysis", "judged calls that met, partly met or did not meet each criterion; n in brackets", shown,
+        _analysis_note(len(order) - CRITERIA_MOST, {str(row["result"]) for row in rows}),
     )  # fmt: skip
 
 
 def variables(reader: Reader, filters: Filters) -> Card:
     """How often each variable was filled, of the calls that ask for it."""
-    rows = reader.measure("fill_rate", filters, slice_by="name").dropna(subset=["value"])
-    top = rows.sort_values(["denominator", "slice"], ascending=[False, True]).head(VARIABLES_MOST)
-    top = top.sort_values(["value", "slice"], ascending=[False, True])
-    labels = _distinct(top["slice"])
-    frame = pd.DataFrame(
+    rows = [row for row in reader.measure("fill_rate", filters, slice_by="name") if row.value is not None]
+    most = sorted(rows, key=lambda row: (-(row.denominator or 0), row.slice or ""))[:VARIABLES_MOST]
+    top = sorted(most, key=lambda row: (-(row.value or 0), row.slice or ""))
+    shown = [
         {
-            "label": labels,
-            "value": top["value"].to_list(),
-            "text": list(map(_with_n, top["numerator"], top["denominator"])),
-            "hint": [f"asked in {words.counted(n, 'call', 'calls')}" for n in top["denominator"]],
+            "label": label, "value": row.value, "text": _with_n(row.numerator or 0, row.denominator or 0),
+            "hint": f"asked in {words.counted(row.denominator or 0, 'call', 'calls')}",
         }
-    )
+        for label, row in zip(_distinct([row.slice or "" for row in top]), top, strict=True)
+    ]  # fmt: skip
     rest = len(rows) - len(top)
     note = f"{rest} more variables are not shown; see call_variables on the SQL page" if rest else ""
-    return Card("Collected variables", "filled with a value, of the calls that ask (n in brackets)", frame, note)
+    return Card("Collected variables", "filled with a value, of the calls that ask (n in brackets)", shown, note)
 
 
 def hours(reader: Reader, filters: Filters) -> Card:
     """Calls by local hour and day of the week; rows: weekday (0 is Monday), hour, value."""
-    rows = reader.measure("attempts", filters, bucket="hour")
-    at = rows["bucket"].dt
-    frame = pd.DataFrame({"weekday": at.day_of_week, "hour": at.hour, "value": rows["value"]})
-    summed: pd.DataFrame = frame.groupby(["weekday", "hour"])["value"].sum().reset_index()
-    return Card("When calls come", f"calls by hour and day of the week, {filters.zone}", summed)
+    counts: dict[tuple[int, int], float] = {}
+    for row in reader.measure("attempts", filters, bucket="hour"):
+        if row.bucket is not None:
+            at = row.bucket.weekday(), row.bucket.hour
+            counts[at] = counts.get(at, 0) + (row.value or 0)
+    shown = [{"weekday": weekday, "hour": hour, "value": value} for (weekday, hour), value in sorted(counts.items())]
+    return Card("When calls come", f"calls by hour and day of the week, {filters.zone}", shown)
 
 
 def platforms(reader: Reader, filters: Filters) -> Card:
     """Calls by platform."""
     rows = reader.measure("attempts", filters, slice_by="provider")
-    rows = rows.sort_values(["value", "slice"], ascending=[False, True])
-    everything = float(rows["value"].sum())
-    frame = pd.DataFrame(
+    counts = sorted(((row.value or 0.0, row.slice or "") for row in rows), key=lambda row: (-row[0], row[1]))
+    everything = sum(value for value, _ in counts)
+    shown = [
         {
-            "label": [titles().get(name, name) for name in rows["slice"]],
-            "value": rows["value"].to_list(),
-            "text": [words.count(value) for value in rows["value"]],
-            "hint": [words.share(value / everything, everything) + " of all" for value in rows["value"]],
+            "label": titles().get(name, name), "value": value, "text": words.count(value),
+            "hint": words.share(value / everything, everything) + " of all",
         }
-    )
-    return Card("Where calls come from", "calls by platform", frame)
+        for value, name in counts
+    ]  # fmt: skip
+    return Card("Where calls come from", "calls by platform", shown)
 
 
 def agents(reader: Reader, filters: Filters, names: Mapping[str, str]) -> Card:
-    """The busiest agents side by side, by their ids; shares with interval and n."""
-    rows_of, params = selected("rollup_calls", filters)
-    busiest = reader.ask(
-        f"SELECT agent_id, max(provider) AS provider, count(DISTINCT provider) AS providers FROM ({rows_of}) "
-        "GROUP BY agent_id ORDER BY sum(calls) DESC, agent_id NULLS LAST",
-        params,
-    )
-    measured = {name: _by_agent(reader, name, filters) for name in _AGENT_METRICS}
-    found, ids = [], []
-    for row in busiest.head(AGENTS_MOST).itertuples():
-        key = _id(row.agent_id)
-        ids.append(key or "")
-        only = str(row.provider) if row.providers == 1 else ""
+    """The busiest agents side by side; `id` beside what `AGENT_COLUMNS` names; shares with interval and n."""
+    busiest: dict[str | None, list[str]] = {}
+    for row in reader.ask(*_agents_by_calls(filters)):
+        busiest[_id(row["agent_id"])] = cast(list[str], row["providers"])
+    measured = {
+        name: {row.slice: row for row in reader.measure(name, filters, slice_by="agent_id")} for name in _AGENT_METRICS
+    }
+    shown = []
+    for agent, providers in list(busiest.items())[:AGENTS_MOST]:
+        only = providers[0] if len(providers) == 1 else ""
         cells = {
-            name: _Cell(only in reader.metric(name).not_available_from(), numbers.get(key))
+            name: _Cell(only in reader.metric(name).not_available_from(), numbers.get(agent))
             for name, numbers in measured.items()
         }
-        found.append(
-            {
-                "Agent": words.label(names.get(key, key)) if key else WITHOUT_AGENT,
-                "Calls": int(cells["attempts"].value or 0),
-                "Connected": cells["connected"].share(),
-                "Goal met": cells["goal_met"].share(),
-                "Transferred": cells["transferred"].share(),
-                "Booked": cells["booked"].count(),
-                "Mean talk time": cells["talk_time_mean"].length(),
-            }
+        told = (
+            words.label(names.get(agent, agent)) if agent else WITHOUT_AGENT,
+            words.count(cells["attempts"].value or 0),
+            cells["connected"].share(),
+            cells["goal_met"].share(),
+            cells["transferred"].share(),
+            cells["booked"].count(),
+            cells["talk_time_mean"].length(),
         )
-    rest = len(busiest) - len(found)
+        shown.append({"id": agent or "", **dict(zip(AGENT_COLUMNS, told, strict=True))})
+    rest = len(busiest) - len(shown)
     note = f"{rest} more agents are not shown" if rest else ""
-    return Card("Agents", "by number of calls", pd.DataFrame(found, index=ids), note)
+    return Card("Agents", "by number of calls", shown, note)
 
 
 def left_out(reader: Reader, filters: Filters) -> str:
     """How many calls are excluded from the numbers, and why; empty where none are."""
     rows = reader.measure("left_out", filters, slice_by="excluded")
-    counted = zip(rows["value"], rows["slice"], strict=True)
-    parts = [words.counted(value, f"{why} call", f"{why} calls") for value, why in counted]
+    parts = [words.counted(row.value or 0, f"{row.slice} call", f"{row.slice} calls") for row in rows]
     return f"Left out of all numbers: {' and '.join(parts)}." if parts else ""
 
 
@@ -190,17 +197,25 @@ def _with_n(part: float, whole: float) -> str:
 _AGENT_METRICS = ("attempts", "connected", "goal_met", "booked", "transferred", "talk_time_mean")
 
 
-def _by_agent(reader: Reader, name: str, filters: Filters) -> dict[str | None, Total]:
-    rows = reader.measure(name, filters, slice_by="agent_id")
-    columns = (rows[name] for name in ("slice", "value", "numerator", "denominator", "n"))
-    return {
-        _id(agent): Total(_known(value), _known(numerator), _known(denominator), float(n))
-        for agent, value, numerator, denominator, n in zip(*columns, strict=True)
-    }
+def _judgements(filters: Filters) -> Asked:
+    """Criterion and result at once: a metric has one slice."""
+    rows, params = selected("rollup_analysis", filters)
+    return (
+        f"SELECT criterion, result, CAST(sum(calls) AS BIGINT) AS calls FROM ({rows}) GROUP BY criterion, result "
+        "ORDER BY criterion, result",
+        params,
+    )
 
 
-def _known(number: object) -> float | None:
-    return float(number) if isinstance(number, float) and not math.isnan(number) else None
+def _agents_by_calls(filters: Filters) -> Asked:
+    """Every agent with its platforms, the busiest first."""
+    rows, params = selected("rollup_calls", filters)
+    return (
+        "SELECT agent_id, list(provider) AS providers FROM ("
+        f"SELECT agent_id, provider, sum(calls) AS calls FROM ({rows}) GROUP BY agent_id, provider"
+        ") GROUP BY agent_id ORDER BY sum(calls) DESC, agent_id NULLS LAST",
+        params,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,22 +223,24 @@ class _Cell:
     """One agent's number, and whether the agent's platform does not send it."""
 
     silent: bool
-    total: Total | None
+    row: Measured | None
 
     @property
     def value(self) -> float | None:
-        return self.total.value if self.total else None
+        return self.row.value if self.row else None
 
     def share(self) -> str:
         if self.silent:
             return NOT_AVAILABLE
-        if self.total is None or not self.total.denominator:
+        if self.row is None or not self.row.denominator:
             return "none yet"
-        numerator, denominator = self.total.numerator or 0, self.total.denominator
+        numerator, denominator = self.row.numerator or 0, self.row.denominator
         if denominator < words.SMALL_N:
             return _part(numerator, denominator)
         low, high = interval(numerator, denominator)
-        return f"{_part(numerator, denominator)} ({low * 100:.0f}{NONE}{high * 100:.0f}, n {words.count(denominator)})"
+        digits = 1 if denominator >= words.DECIMAL_N else 0
+        sure = f"{low * 100:.{digits}f}{NONE}{high * 100:.{digits}f}"
+        return f"{_part(numerator, denominator)} ({sure}, n {words.count(denominator)})"
 
     def count(self) -> str:
         return NOT_AVAILABLE if self.silent else words.count(self.value or 0)
@@ -238,7 +255,7 @@ def _id(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _distinct(names: Sequence[str] | pd.Series[str]) -> list[str]:
+def _distinct(names: Sequence[str]) -> list[str]:
     """Labels of these names, no two alike: rows of one label would be drawn over each other."""
     found: list[str] = []
     for name in names:
@@ -256,9 +273,9 @@ def _literal(value: Parameter) -> str:
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
 
 
-def _analysis_note(hidden: int, rows: pd.DataFrame) -> str:
+def _analysis_note(hidden: int, results: Set[str]) -> str:
     known = [*(value for value, _, _ in charts.RESULTS), "not_applicable"]
-    unknown = sorted(set(rows["result"]) - set(known))
+    unknown = sorted(results - set(known))
     notes = []
     if hidden > 0:
         notes.append(f"{hidden} more criteria are not shown; see call_analysis on the SQL page")

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 import altair as alt
-import pandas as pd
 
 from calls.model import Connection
+from dashboard.view import every_bucket
+from dashboard.words import THIN, count
+
+Rows = Sequence[Mapping[str, Any]]
+"""What a picture shows: a row's values by name."""
 
 SERIES_MAX = 6
 FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
@@ -70,9 +74,11 @@ RESULTS: Sequence[tuple[str, str, str]] = (
 )
 """Value, label and colour of a criterion's results, in the order of the stack."""
 
-_STEPS = {"15 minutes": "15min", "hour": "h", "day": "D", "week": "7D", "month": "MS"}
 _FORMS = {"15 minutes": "%H:%M", "hour": "%a %H:%M", "day": "%a %d", "week": "%d %b", "month": "%b %Y"}
 _KEY = "%Y-%m-%dT%H:%M"
+_COUNT = f"replace(format(datum.value, ',d'), /,/g, '{THIN}')"
+"""A number on an axis, written as everywhere else."""
+_ROUND = (1, 2, 3, 4, 5, 6, 8, 10)
 _ROWS = "rows"
 _LOOKS = 64
 
@@ -86,7 +92,7 @@ class Picture:
 
     look: str
     """A Vega-Lite specification as JSON, without data."""
-    rows: pd.DataFrame
+    rows: Rows
 
     def spec(self) -> dict[str, Any]:
         """The specification without its data."""
@@ -95,33 +101,42 @@ class Picture:
 
     def to_dict(self) -> dict[str, Any]:
         """The specification with its rows in place."""
-        records = json.loads(self.rows.to_json(orient="records", double_precision=15))
-        return {**self.spec(), "data": {"name": _ROWS}, "datasets": {_ROWS: records}}
+        return {**self.spec(), "data": {"name": _ROWS}, "datasets": {_ROWS: [dict(row) for row in self.rows]}}
 
 
 def outcomes_over_time(
-    rows: pd.DataFrame, theme: Theme, *, zone: str, bucket: str, open_from: datetime | None = None
+    rows: Rows, theme: Theme, *, zone: str, bucket: str, open_from: datetime | None = None
 ) -> Picture:
     """Calls a bucket by connection, stacked; `rows`: bucket (in the zone), slice (connection), value.
 
     Buckets without calls stay as gaps. The bucket that begins at `open_from` is not over yet and is drawn lighter.
     """
-    frame = rows.groupby(["bucket", "slice"], as_index=False, sort=True)["value"].sum()
-    order = [key for key in CONNECTIONS if key in set(frame["slice"])]
-    order += sorted(set(frame["slice"]) - set(order))
-    frame = frame.assign(
-        connection=[CONNECTIONS.get(value, value) for value in frame["slice"]],
-        rank=[order.index(value) for value in frame["slice"]],
-        open=[open_from is not None and moment >= open_from for moment in frame["bucket"]],
-        key=frame["bucket"].dt.strftime(_KEY),
-        begins=frame["bucket"].dt.strftime("%a %d %b %Y %H:%M"),
-    )
-    look = _stacked(theme, tuple(_all_buckets(frame["bucket"], bucket)), bucket, tuple(order), zone)
-    return Picture(look, frame.drop(columns=["bucket", "slice"]))
+    counts: dict[tuple[datetime, str], float] = {}
+    for row in rows:
+        at = row["bucket"], row["slice"]
+        counts[at] = counts.get(at, 0) + row["value"]
+    found = {connection for _, connection in counts}
+    order = [*(key for key in CONNECTIONS if key in found), *sorted(found - set(CONNECTIONS))]
+    shown = [
+        {
+            "key": f"{moment:{_KEY}}", "begins": f"{moment:%a %d %b %Y %H:%M}", "value": value, "told": count(value),
+            "connection": CONNECTIONS.get(connection, connection), "rank": order.index(connection),
+            "open": open_from is not None and moment >= open_from,
+        }
+        for (moment, connection), value in sorted(counts.items())
+    ]  # fmt: skip
+    highest: dict[datetime, float] = {}
+    for (moment, _), value in counts.items():
+        highest[moment] = highest.get(moment, 0) + value
+    buckets = _all_buckets(set(highest), bucket)
+    look = _stacked(theme, buckets, bucket, tuple(order), zone, _round(max(highest.values(), default=1)))
+    return Picture(look, shown)
 
 
 @lru_cache(maxsize=_LOOKS)
-def _stacked(theme: Theme, buckets: tuple[str, ...], bucket: str, order: tuple[str, ...], zone: str) -> str:
+def _stacked(
+    theme: Theme, buckets: tuple[str, ...], bucket: str, order: tuple[str, ...], zone: str, most: float
+) -> str:
     colours = connection_colours(theme)
     form = "%d %b" if bucket == "day" and len(buckets) > 14 else _FORMS[bucket]
     chart = (
@@ -139,21 +154,25 @@ def _stacked(theme: Theme, buckets: tuple[str, ...], bucket: str, order: tuple[s
                     labelSeparation=6, labelFlush=False, ticks=False, grid=False,
                 ),
             ),
-            y=alt.Y("value:Q", title=None, stack="zero", axis=alt.Axis(tickCount=4, tickMinStep=1, format=",d")),
+            y=alt.Y(
+                "value:Q", title=None, stack="zero", axis=alt.Axis(tickCount=4, tickMinStep=1, labelExpr=_COUNT),
+                # Told, as the browser draws once before it has the rows, and complains that it finds no end in them.
+                scale=alt.Scale(domain=[0, most]),
+            ),
             color=alt.Color(
                 "connection:N",
                 scale=alt.Scale(
                     domain=[CONNECTIONS.get(key, key) for key in order],
                     range=[colours.get(key, theme.categories[4]) for key in order],
                 ),
-                legend=alt.Legend(orient="top", title=None, symbolType="square"),
+                legend=_legend(),
             ),
             order=alt.Order("rank:Q"),
             opacity=alt.condition("datum.open", alt.value(0.55), alt.value(1)),
             tooltip=[
                 alt.Tooltip("begins:N", title=f"from ({zone})"),
                 alt.Tooltip("connection:N", title="reached"),
-                alt.Tooltip("value:Q", title="calls", format=",d"),
+                alt.Tooltip("told:N", title="calls"),
             ],
         )
         .properties(height=260)
@@ -161,12 +180,13 @@ def _stacked(theme: Theme, buckets: tuple[str, ...], bucket: str, order: tuple[s
     return _styled(chart, theme)
 
 
-def bars(rows: pd.DataFrame, theme: Theme, *, unit: str, colour: str | None = None) -> Picture:
+def bars(rows: Rows, theme: Theme, *, unit: str, colour: str | None = None) -> Picture:
     """Horizontal bars in the order given; `rows`: label, value (0..1 or a count), text (at the bar), hint (tooltip)."""
-    longest = _rounded_up(float(rows["value"].max()) if len(rows) else 1.0)
+    longest = _rounded_up(max((float(row["value"]) for row in rows), default=1.0))
     # The number at the end of the longest bar must not be cut off: it takes about as much as its letters.
-    room = 1.12 + 0.035 * max((len(text) for text in rows["text"]), default=0)
-    return Picture(_lying(theme, tuple(rows["label"]), longest * room, unit, colour or theme.accent), rows)
+    room = 1.12 + 0.035 * max((len(row["text"]) for row in rows), default=0)
+    labels = tuple(row["label"] for row in rows)
+    return Picture(_lying(theme, labels, longest * room, unit, colour or theme.accent), rows)
 
 
 @lru_cache(maxsize=_LOOKS)
@@ -186,22 +206,25 @@ def _lying(theme: Theme, labels: tuple[str, ...], width: float, unit: str, colou
     return _styled(chart.properties(height=max(60, 30 * len(labels))), theme)
 
 
-def result_bars(rows: pd.DataFrame, theme: Theme) -> Picture:
+def result_bars(rows: Rows, theme: Theme) -> Picture:
     """Criteria as shares of met, partly and not met; `rows`: criterion, result, calls, n, text (how many met).
 
     Results are `true`, `partial` and `false`; the text stands beside the bar.
     """
-    order = {value: rank for rank, (value, _, _) in enumerate(RESULTS)}
-    names = {value: name for value, name, _ in RESULTS}
-    frame = rows.assign(
-        label=rows["criterion"],
-        outcome=[names[value] for value in rows["result"]],
-        rank=[order[value] for value in rows["result"]],
-        share=rows["calls"] / rows["n"],
-        first=~rows["criterion"].duplicated(),
-        end=1.0,
-    )
-    return Picture(_parts(theme, tuple(dict.fromkeys(frame["label"]))), frame)
+    outcomes = {value: (rank, name) for rank, (value, name, _) in enumerate(RESULTS)}
+    shown = []
+    labels: dict[str, None] = {}
+    for row in rows:
+        rank, outcome = outcomes[row["result"]]
+        first = row["criterion"] not in labels
+        labels[row["criterion"]] = None
+        shown.append(
+            {
+                **row, "label": row["criterion"], "outcome": outcome, "rank": rank, "share": row["calls"] / row["n"],
+                "first": first, "end": 1.0, "told": f"{count(row['calls'])} of {count(row['n'])} judged",
+            }
+        )  # fmt: skip
+    return Picture(_parts(theme, tuple(labels)), shown)
 
 
 @lru_cache(maxsize=_LOOKS)
@@ -217,14 +240,13 @@ def _parts(theme: Theme, labels: tuple[str, ...]) -> str:
             color=alt.Color(
                 "outcome:N",
                 scale=alt.Scale(domain=[name for _, name, _ in RESULTS], range=[colour for _, _, colour in RESULTS]),
-                legend=alt.Legend(orient="top", title=None, symbolType="square"),
+                legend=_legend(),
             ),
             tooltip=[
                 alt.Tooltip("criterion:N"),
                 alt.Tooltip("outcome:N"),
                 alt.Tooltip("share:Q", format=".1%"),
-                alt.Tooltip("calls:Q", format=",d"),
-                alt.Tooltip("n:Q", title="judged", format=",d"),
+                alt.Tooltip("told:N", title="calls"),
             ],
         )
     )
@@ -237,17 +259,17 @@ def _parts(theme: Theme, labels: tuple[str, ...]) -> str:
     return _styled((coloured + text).properties(height=max(90, 30 * len(labels))), theme)
 
 
-def heat_map(rows: pd.DataFrame, theme: Theme, *, unit: str) -> Picture:
+def heat_map(rows: Rows, theme: Theme, *, unit: str) -> Picture:
     """Hours of the day by days of the week; `rows`: weekday (0 is Monday), hour, value. What is not named is 0."""
-    filled = rows.set_index(["weekday", "hour"])["value"].to_dict()
-    frame = pd.DataFrame(
-        [
-            {"day": name, "hour": hour, "value": filled.get((weekday, hour), 0), "at": f"{name} {hour:02d}:00"}
-            for weekday, name in enumerate(DAYS)
-            for hour in range(24)
-        ]
-    )
-    return Picture(_week(theme, max(1.0, _rounded_up(float(frame["value"].max()))), unit), frame)
+    filled = {(row["weekday"], row["hour"]): row["value"] for row in rows}
+    shown = [
+        {"day": name, "hour": hour, "value": value, "at": f"{name} {hour:02d}:00", "told": count(value)}
+        for weekday, name in enumerate(DAYS)
+        for hour in range(24)
+        for value in (filled.get((weekday, hour), 0),)
+    ]
+    most = max(float(row["value"]) for row in shown)
+    return Picture(_week(theme, max(1.0, _rounded_up(most)), unit), shown)
 
 
 @lru_cache(maxsize=_LOOKS)
@@ -271,25 +293,24 @@ def _week(theme: Theme, most: float, unit: str) -> str:
                 "value:Q",
                 scale=alt.Scale(domain=[0, most], range=[theme.grid, theme.accent], interpolate="rgb"),
                 legend=alt.Legend(
-                    orient="top", title=None, format=",d", tickMinStep=1, tickCount=2, gradientLength=120,
-                    gradientThickness=8,
+                    orient="top", title=None, tickMinStep=1, tickCount=2, gradientLength=120, gradientThickness=8,
+                    labelExpr=_COUNT,
                 ),
             ),
-            tooltip=[alt.Tooltip("at:N", title="from"), alt.Tooltip("value:Q", title=unit, format=",d")],
+            tooltip=[alt.Tooltip("at:N", title="from"), alt.Tooltip("told:N", title=unit)],
         )
         .properties(height=200)
     )  # fmt: skip
     return _styled(chart, theme)
 
 
-def topped(rows: pd.DataFrame, *, label: str, value: str, most: int = SERIES_MAX) -> pd.DataFrame:
-    """The `most` largest rows, the rest summed up as "other (n)"; sorted, largest first."""
-    ordered = rows.sort_values([value, label], ascending=[False, True]).reset_index(drop=True)
+def topped(counts: Mapping[str, float], most: int = SERIES_MAX) -> list[tuple[str, float]]:
+    """The `most` largest counts by name, the rest summed up as "other (n)"; sorted, largest first."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     if len(ordered) <= most:
         return ordered
-    rest = ordered.iloc[most - 1 :]
-    other = pd.DataFrame([{label: f"other ({len(rest)})", value: rest[value].sum()}])
-    return pd.concat([ordered.iloc[: most - 1], other], ignore_index=True)
+    rest = ordered[most - 1 :]
+    return [*ordered[: most - 1], (f"other ({len(rest)})", sum(value for _, value in rest))]
 
 
 def connection_colours(theme: Theme) -> dict[str, str]:
@@ -309,12 +330,23 @@ def _labels(names: Sequence[str]) -> alt.Y:
     )
 
 
-def _all_buckets(buckets: pd.Series[pd.Timestamp], bucket: str) -> list[str]:
+def _all_buckets(found: Set[datetime], bucket: str) -> tuple[str, ...]:
     """Every bucket from the first to the last, those without calls too."""
-    if buckets.empty:
-        return []
-    steps = pd.date_range(buckets.min(), buckets.max(), freq=_STEPS[bucket])
-    return sorted(set(steps.strftime(_KEY)) | set(buckets.dt.strftime(_KEY)))
+    steps = every_bucket(min(found), max(found), bucket) if found else ()
+    return tuple(f"{moment:{_KEY}}" for moment in sorted({*steps, *found}))
+
+
+def _legend() -> alt.Legend:
+    """In as many columns as there is room for: on a phone one row of names would be cut off."""
+    return alt.Legend(
+        orient="top", title=None, symbolType="square", columns=alt.ExprRef("max(2, floor(width / 80))"), columnPadding=8
+    )
+
+
+def _round(value: float) -> float:
+    """The next round number: the end of an axis that stays for a while."""
+    size = 10.0 ** math.floor(math.log10(max(value, 1)))
+    return next(part * size for part in _ROUND if part * size >= value - 1e-9)
 
 
 def _rounded_up(value: float) -> float:

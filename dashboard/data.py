@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
@@ -29,7 +28,7 @@ from calls.dead_letters import MISTAKES
 from calls.errors import CalltallyError, QueryError
 from calls.settings import Settings
 from dashboard.filters import Choices
-from dashboard.reader import StoreReader
+from dashboard.reader import Asked, Record, StoreReader, records
 
 KEPT_BYTES = 64 << 20
 KEPT_MOST = 2_000
@@ -108,16 +107,15 @@ def pulse() -> Pulse:
     return _worker().pulse()
 
 
-def ask(sql: str, params: Mapping[str, Parameter] | None = None) -> pd.DataFrame:
+def ask(sql: str, params: Mapping[str, Parameter] | None = None) -> list[Record]:
     """Rows of a query, from the cache where the store has not changed since. Raises QueryError."""
-    rows: pd.DataFrame = table(sql, params or {}).to_pandas()
-    return rows
+    return records(table(sql, params or {}))
 
 
 def table(sql: str, params: Mapping[str, Parameter]) -> pa.Table:
     """Like `ask`, as an Arrow table."""
     drawing: Drawing = st.session_state["drawing"]
-    asked = (sql, json.dumps(params, sort_keys=True))
+    asked = (sql, _one_form(params))
     drawing.asked[asked] = None
     return _worker().get(drawing.version, *asked)
 
@@ -127,16 +125,23 @@ def fresh(sql: str) -> Answer:
     return _worker().ask(sql, {})
 
 
+def ahead(asked: Sequence[Asked]) -> None:
+    """Begin to fetch what is about to be asked, several at a time."""
+    version = st.session_state["drawing"].version
+    _worker().ask_ahead(version, [(sql, _one_form(params)) for sql, params in asked])
+
+
 def reader() -> StoreReader:
     """Reads metrics and queries through the cache."""
-    return StoreReader(table, metrics())
+    return StoreReader(table, metrics(), ahead)
 
 
 def freshness() -> Freshness:
     """How current the store is. Raises QueryError."""
-    row = ask(_FRESHNESS).iloc[0]
-    newest = None if pd.isna(row["newest"]) else row["newest"].to_pydatetime().replace(tzinfo=UTC)
-    return Freshness(newest, int(row["calls"]), int(row["mistakes"]))
+    (row,) = ask(_FRESHNESS)
+    newest = row["newest"]
+    at = newest.replace(tzinfo=UTC) if isinstance(newest, datetime) else None
+    return Freshness(at, int(str(row["calls"])), int(str(row["mistakes"])))
 
 
 def choices() -> Choices:
@@ -150,7 +155,7 @@ def value_choices(column: str) -> list[str]:
         f"SELECT {column} AS value FROM rollup_calls WHERE {column} <> '' GROUP BY ALL ORDER BY sum(calls) DESC, value "
         "LIMIT 200"
     )
-    return [str(value) for value in rows["value"]]
+    return [str(row["value"]) for row in rows]
 
 
 def titles() -> Mapping[str, str]:
@@ -320,13 +325,20 @@ def _choices_now() -> Choices:
         "SELECT agent_id, arg_max(agent_name, last_received_at) AS name FROM calls "
         "WHERE agent_id IS NOT NULL AND agent_name <> '' GROUP BY agent_id"
     )
-    names = dict(zip(named["agent_id"], named["name"], strict=True))
-    agents = {agent: names.get(agent, agent) for agent in rows["agent_id"].dropna().unique()}
-    return Choices(
-        providers=sorted(rows["provider"].dropna().unique()),
-        agents=dict(sorted(agents.items(), key=lambda item: (str(item[1]).casefold(), item[0]))),
-        directions=sorted(rows["direction"].dropna().unique()),
+    names = {str(row["agent_id"]): str(row["name"]) for row in named}
+    there = (
+        {column: {str(row[column]) for row in rows if row[column] is not None} for column in rows[0]} if rows else {}
     )
+    agents = {agent: names.get(agent, agent) for agent in there.get("agent_id", ())}
+    return Choices(
+        providers=sorted(there.get("provider", ())),
+        agents=dict(sorted(agents.items(), key=lambda item: (item[1].casefold(), item[0]))),
+        directions=sorted(there.get("direction", ())),
+    )
+
+
+def _one_form(params: Mapping[str, Parameter]) -> str:
+    return json.dumps(params, sort_keys=True)
 
 
 _FRESHNESS = f"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import address, data
+from dashboard import address, data, words
 from dashboard.inert import literal
 from dashboard.view import RANGES, View
 
@@ -37,8 +37,8 @@ def why_empty(view: View, what: str, *, key: str, column: str | None = None, als
         return
     filtered = bool(view.filters.columns) or bool(also)
     st.info(
-        f"No {what}: {view.label}" + (", with these filters." if filtered else ".")
-        + f" The store holds {data.freshness().calls:,} calls in all.",
+        f"No {what} in the range ({view.label})" + (" with these filters." if filtered else ".")
+        + f" The store holds {words.counted(data.freshness().calls, 'call', 'calls')} in all.",
         icon=":material/search_off:",
     )  # fmt: skip
     if filtered:

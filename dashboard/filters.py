@@ -87,10 +87,10 @@ def _pick_day(label: str, name: str, first: date) -> date:
     if address.read(name) and day.isoformat() != address.read(name):
         address.write(**{name: ""})
     key = f"in-{name}"
-    if st.session_state.get(key) != day:
+    if st.session_state.get(key, day) != day:
         st.session_state[key] = day
     st.date_input(
-        label, key=key, min_value=FIRST_DAY, max_value=LAST_DAY, on_change=_day_chosen, args=(name,), width=150
+        label, day, key=key, min_value=FIRST_DAY, max_value=LAST_DAY, on_change=_day_chosen, args=(name,), width=150
     )
     return day
 

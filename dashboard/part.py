@@ -26,7 +26,7 @@ class Cell(TypedDict, total=False):
     at: int
     """Milliseconds of a moment, told instead of the text as a time ago."""
     below: str
-    """A second, smaller line."""
+    """Smaller, beside the text, or below it where there is little room."""
     hint: str
     """Shown when pointed at."""
     tone: str

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 import pyarrow as pa
 
 from analytics.metric import Filters, Kind, Metric, interval, titles
+from analytics.together import Question
 from dashboard import cards, charts, words
 from dashboard.cards import Card
 from dashboard.charts import Picture
@@ -61,6 +61,7 @@ class Told:
 
 def html(reader: Reader, view: View, *, title: str, names: Mapping[str, str], made_at: datetime, demo: bool) -> str:
     """The report as one HTML page; needs nothing from outside. `names` are those of agents by id."""
+    _prepare(reader, view)
     providers = _providers(reader, view.filters)
     told = [_told(reader, reader.metric(name), view, providers) for name in TILES]
     more = [_told(reader, reader.metric(name), view, providers) for name in MORE]
@@ -80,6 +81,7 @@ def html(reader: Reader, view: View, *, title: str, names: Mapping[str, str], ma
         more=[item for item in more if item.tile.figure != NONE],
         drawn=_drawn(reader, view),
         agents=cards.agents(reader, view.filters, names),
+        agent_columns=cards.AGENT_COLUMNS,
         agent_numbers=cards.AGENT_NUMBERS,
         note=cards.left_out(reader, view.filters),
         back=view.back,
@@ -94,6 +96,8 @@ def rows(reader: Reader, view: View, metrics: Mapping[str, Metric]) -> pa.Table:
     A metric without a case has a row too, without numbers.
     """
     found = []
+    periods = (view.filters, view.before)
+    reader.prepare(Question(metric, filters) for metric in metrics.values() for filters in periods)
     for name, metric in metrics.items():
         for period, filters in (("range", view.filters), ("before", view.before)):
             now = total(reader.measure(name, filters))
@@ -121,6 +125,14 @@ _SCHEMA = pa.schema(
 )
 
 
+def _prepare(reader: Reader, view: View) -> None:
+    questions, also = cards.questions(reader, view.filters, view.bucket)
+    numbers = [
+        Question(reader.metric(name), filters) for name in (*TILES, *MORE) for filters in (view.filters, view.before)
+    ]
+    reader.prepare([*questions, *numbers], also)
+
+
 def _told(reader: Reader, metric: Metric, view: View, providers: frozenset[str]) -> Told:
     now, before = (total(reader.measure(metric.name, filters)) for filters in (view.filters, view.before))
     silent = sorted(titles()[name] for name in providers & metric.not_available_from())
@@ -132,7 +144,7 @@ def _told(reader: Reader, metric: Metric, view: View, providers: frozenset[str])
 
 def _providers(reader: Reader, filters: Filters) -> frozenset[str]:
     """The platforms that have calls in the range."""
-    return frozenset(reader.measure("attempts", filters, slice_by="provider")["slice"])
+    return frozenset(row.slice or "" for row in reader.measure("attempts", filters, slice_by="provider"))
 
 
 def _chosen(filters: Filters, names: Mapping[str, str]) -> dict[str, str]:
@@ -147,7 +159,7 @@ def _chosen(filters: Filters, names: Mapping[str, str]) -> dict[str, str]:
 
 def _drawn(reader: Reader, view: View) -> list[Drawn]:
     theme, filters = charts.LIGHT, view.filters
-    drawings: list[tuple[Card, bool, Callable[[pd.DataFrame], Picture]]] = [
+    drawings: list[tuple[Card, bool, Callable[[charts.Rows], Picture]]] = [
         (
             cards.outcomes(reader, filters, view.bucket), True,
             lambda rows: charts.outcomes_over_time(
@@ -164,13 +176,13 @@ def _drawn(reader: Reader, view: View) -> list[Drawn]:
         (cards.platforms(reader, filters), False, lambda rows: charts.bars(rows, theme, unit="calls")),
     ]  # fmt: skip
     return [
-        Drawn(card, _svg(draw(card.rows), wide) if len(card.rows) else "", _meanings(card))
-        for card, wide, draw in drawings
+        Drawn(card, _svg(draw(card.rows), wide) if card.rows else "", _meanings(card)) for card, wide, draw in drawings
     ]
 
 
 def _meanings(card: Card) -> dict[str, str]:
-    return {label: words.PLAIN_REASONS[label] for label in card.rows.get("label", ()) if label in words.PLAIN_REASONS}
+    labels = [str(row.get("label")) for row in card.rows]
+    return {label: words.PLAIN_REASONS[label] for label in labels if label in words.PLAIN_REASONS}
 
 
 def _svg(picture: Picture, wide: bool) -> str:

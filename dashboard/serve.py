@@ -54,8 +54,7 @@ def run(settings: Settings) -> None:
         "server.port": settings.dashboard_port,
         "browser.serverPort": settings.dashboard_port,
     }
-    # Intervals take half a second to import, which the first page would wait for.
-    threading.Thread(target=interval, args=(1, 1), name="warm", daemon=True).start()
+    threading.Thread(target=_warm, name="warm", daemon=True).start()
     app = streamlit.App(HERE / "entry" / "start.py", middleware=guards, on_script_error=_page_failed)
     app.run(config=options)
 
@@ -107,6 +106,12 @@ class RightBase:
             await self._app({**scope, "headers": plain}, receive, with_base)
         else:
             await self._app(scope, receive, send)
+
+
+def _warm() -> None:
+    """Import what the first page would wait for: charts and intervals take a second."""
+    interval(1, 1)
+    import dashboard.app  # noqa: F401
 
 
 def _page_failed(error: Exception) -> bool:

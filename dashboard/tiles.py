@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from analytics.metric import Better, Kind, Metric, difference, interval, titles
 from dashboard import words
+from dashboard.reader import Measured
 
 TILES = ("attempts", "connected", "goal_met", "booked", "transferred", "talk_time")
 """The metrics on top of overview and report, in their order."""
@@ -37,19 +36,19 @@ class Tile:
     base: str
 
 
-def total(rows: pd.DataFrame) -> Total:
+def total(rows: Sequence[Measured]) -> Total:
     """A period's total from its one row, or from its buckets where their parts add up (`Metric.additive`)."""
-    if rows.empty:
+    if not rows:
         return Total(None, None, None, 0)
     if len(rows) == 1:
-        row = rows.iloc[0]
-        return Total(_known(row["value"]), _known(row["numerator"]), _known(row["denominator"]), float(row["n"]))
-    numerator = float(rows["numerator"].fillna(0).sum())
-    parts = rows["denominator"].dropna()
-    denominator = float(parts.sum()) if len(parts) else None
-    if denominator is None:
-        return Total(numerator, numerator, None, float(rows["n"].sum()))
-    return Total(numerator / denominator if denominator else None, numerator, denominator, float(rows["n"].sum()))
+        return Total(rows[0].value, rows[0].numerator, rows[0].denominator, rows[0].n)
+    numerator = sum(row.numerator or 0.0 for row in rows)
+    parts = [row.denominator for row in rows if row.denominator is not None]
+    n = sum(row.n for row in rows)
+    if not parts:
+        return Total(numerator, numerator, None, n)
+    denominator = sum(parts)
+    return Total(numerator / denominator if denominator else None, numerator, denominator, n)
 
 
 def tile(
@@ -124,7 +123,3 @@ def _good(metric: Metric, change: float) -> bool | None:
     if metric.better is Better.NEUTRAL or math.isclose(change, 0, abs_tol=1e-9):
         return None
     return (change > 0) == (metric.better is Better.HIGHER)
-
-
-def _known(number: float | None) -> float | None:
-    return None if number is None or math.isnan(number) else float(number)

@@ -24,6 +24,12 @@ RANGES: Mapping[str, tuple[str, int]] = {
 FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2199, 12, 31)
 """No call lies outside; a range is cut to them."""
 _WEEK_US = 7 * 86_400_000_000
+_STEPS = {
+    "15 minutes": timedelta(minutes=15),
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+    "week": timedelta(weeks=1),
+}
 _BUCKETS_BY_DAYS = ((2, "hour"), (45, "day"), (370, "week"))
 
 
@@ -69,6 +75,20 @@ def of_days(first: date, last: date, *, zone: str, only: Mapping[str, tuple[str,
 def midnight(day: date, zone: str) -> datetime:
     """The first moment of a local day."""
     return datetime.combine(day, time(), ZoneInfo(zone))
+
+
+def every_bucket(first: datetime, last: datetime, bucket: str) -> list[datetime]:
+    """The starts of all buckets from the first to the last, on the wall clock."""
+    found = [first]
+    while (after := _next(found[-1], bucket)) <= last:
+        found.append(after)
+    return found
+
+
+def _next(start: datetime, bucket: str) -> datetime:
+    if bucket == "month":
+        return (start.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return start + _STEPS[bucket]
 
 
 def _view(

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 from analytics.metric import Kind, Metric
 
-THIN = "\N{THIN SPACE}"
+THIN = "\N{NARROW NO-BREAK SPACE}"
+"""Between thousands and before a unit; a thin space would let a number break over two lines."""
 BULLET = "\N{BULLET}"
 SMALL_N = 20
 """Below so many cases a share is shown as the counts themselves, without a rate or an arrow."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, cast
 
-import pandas as pd
 import pytest
 import vl_convert
 
@@ -16,23 +15,27 @@ from dashboard.charts import DARK, LIGHT, Theme
 Spec = dict[str, Any]
 both_themes = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 
-OUTCOMES = pd.DataFrame(
-    {
-        "bucket": [datetime(2026, 11, day) for day in (2, 2, 5, 5)],
-        "slice": ["machine", "person", "person", "in_progress"],
-        "value": [2, 5, 3, 1],
-    }
-)
-BARS = pd.DataFrame({"label": ["b", "a"], "value": [0.6, 0.4], "text": ["60 %", "40 %"], "hint": ["x", "y"]})
-RESULTS = pd.DataFrame(
-    {
-        "criterion": ["goal", "goal", "goal", "tone"],
-        "result": ["true", "partial", "false", "false"],
-        "calls": [12, 4, 8, 6],
-        "n": [24, 24, 24, 6],
-        "text": ["50 %", "50 %", "50 %", "0 of 6"],
-    }
-)
+OUTCOMES = [
+    {"bucket": datetime(2026, 11, 2), "slice": "machine", "value": 2},
+    {"bucket": datetime(2026, 11, 2), "slice": "person", "value": 5},
+    {"bucket": datetime(2026, 11, 5), "slice": "person", "value": 3},
+    {"bucket": datetime(2026, 11, 5), "slice": "in_progress", "value": 1},
+]
+BARS = [
+    {"label": "b", "value": 0.6, "text": "60 %", "hint": "x"},
+    {"label": "a", "value": 0.4, "text": "40 %", "hint": "y"},
+]
+RESULTS = [
+    {"criterion": "goal", "result": "true", "calls": 12, "n": 24, "text": "50 %"},
+    {"criterion": "goal", "result": "partial", "calls": 4, "n": 24, "text": "50 %"},
+    {"criterion": "goal", "result": "false", "calls": 8, "n": 24, "text": "50 %"},
+    {"criterion": "tone", "result": "false", "calls": 6, "n": 6, "text": "0 of 6"},
+]
+
+
+def all_with(rows: charts.Rows, **values: object) -> list[dict[str, Any]]:
+    """The same rows, each with these values instead of its own."""
+    return [{**row, **values} for row in rows]
 
 
 def spec(chart: charts.Picture) -> Spec:
@@ -59,7 +62,8 @@ def test_outcomes_are_stacked_bars_from_zero() -> None:
     assert layer["mark"]["type"] == "bar"
     assert layer["encoding"]["y"]["stack"] == "zero"
     assert layer["encoding"]["order"]["field"] == "rank"
-    assert [row["rank"] for row in rows_of(outcomes())] == [1, 0, 2, 0]
+    ranks = {row["connection"]: row["rank"] for row in rows_of(outcomes())}
+    assert ranks == {"person": 0, "machine": 1, "still open": 2}
 
 
 @both_themes
@@ -88,14 +92,14 @@ def test_the_bucket_that_is_not_over_is_lighter() -> None:
 
 def test_a_connection_not_known_yet_is_shown() -> None:
     """A newer worker's word is drawn, not dropped."""
-    rows = pd.DataFrame({"bucket": [datetime(2026, 1, 1)], "slice": ["teleported"], "value": [1]})
+    rows = [{"bucket": datetime(2026, 1, 1), "slice": "teleported", "value": 1}]
     chart = charts.outcomes_over_time(rows, LIGHT, zone="UTC", bucket="month")
     assert layers(chart)[0]["encoding"]["color"]["scale"]["domain"] == ["teleported"]
 
 
 def test_the_hour_that_comes_twice_is_one_bar() -> None:
     """On a wall clock both are half past two; their calls are added."""
-    twice = pd.DataFrame({"bucket": [datetime(2025, 10, 26, 2)] * 2, "slice": ["person"] * 2, "value": [3, 4]})
+    twice = [{"bucket": datetime(2025, 10, 26, 2), "slice": "person", "value": value} for value in (3, 4)]
     chart = charts.outcomes_over_time(twice, LIGHT, zone="Europe/Berlin", bucket="hour")
     assert [row["value"] for row in rows_of(chart)] == [7]
 
@@ -130,7 +134,7 @@ def test_bars_start_at_zero_and_carry_their_numbers(theme: Theme) -> None:
 
 def test_bars_of_nothing_have_a_scale() -> None:
     """All zero, or none at all, is no division by zero."""
-    for rows in (BARS.assign(value=0.0), BARS.head(0)):
+    for rows in (all_with(BARS, value=0.0), []):
         assert layers(charts.bars(rows, LIGHT, unit="share"))[0]["encoding"]["x"]["scale"]["domain"][1] > 0
 
 
@@ -153,7 +157,7 @@ def test_results_have_their_colours_and_their_text_beside(theme: Theme) -> None:
 
 def test_a_heat_map_has_every_hour_of_the_week() -> None:
     """Hours without a call are part of the picture."""
-    rows = pd.DataFrame({"weekday": [0, 6], "hour": [9, 23], "value": [4, 2]})
+    rows = [{"weekday": 0, "hour": 9, "value": 4}, {"weekday": 6, "hour": 23, "value": 2}]
     chart = charts.heat_map(rows, LIGHT, unit="calls")
     found = rows_of(chart)
     assert len(found) == 7 * 24
@@ -166,20 +170,21 @@ def test_a_heat_map_has_every_hour_of_the_week() -> None:
 def test_a_look_is_one_for_all_rows_of_a_shape() -> None:
     """A call more changes the rows only: nothing is drawn anew that could flicker."""
     for before, after in (
-        (outcomes(), charts.outcomes_over_time(OUTCOMES.assign(value=9), LIGHT, zone="Europe/Berlin", bucket="day")),
-        (charts.bars(BARS, LIGHT, unit="x"), charts.bars(BARS.assign(value=[0.599, 0.401]), LIGHT, unit="x")),
-        (charts.result_bars(RESULTS, LIGHT), charts.result_bars(RESULTS.assign(n=RESULTS["n"] + 1), LIGHT)),
+        (
+            outcomes(),
+            charts.outcomes_over_time(all_with(OUTCOMES, value=4), LIGHT, zone="Europe/Berlin", bucket="day"),
+        ),
+        (charts.bars(BARS, LIGHT, unit="x"), charts.bars(all_with(BARS, value=0.599), LIGHT, unit="x")),
+        (charts.result_bars(RESULTS, LIGHT), charts.result_bars(all_with(RESULTS, n=25), LIGHT)),
     ):
         assert before.look is after.look
 
 
 def test_the_rest_is_summed_up() -> None:
     """The largest ones stay, ties in the order of their names; a few need no "other"."""
-    rows = pd.DataFrame({"name": list("abcde"), "calls": [1, 9, 3, 3, 2]})
-    top = charts.topped(rows, label="name", value="calls", most=4)
-    assert list(top["name"]) == ["b", "c", "d", "other (2)"]
-    assert list(top["calls"]) == [9, 3, 3, 3]
-    assert list(charts.topped(rows, label="name", value="calls", most=5)["name"]) == list("bcdea")
+    counts = {"a": 1.0, "b": 9.0, "c": 3.0, "d": 3.0, "e": 2.0}
+    assert charts.topped(counts, 4) == [("b", 9), ("c", 3), ("d", 3), ("other (2)", 3)]
+    assert [name for name, _ in charts.topped(counts, 5)] == list("bcdea")
 
 
 @both_themes
@@ -203,10 +208,10 @@ def test_all_charts_draw_with_names_of_any_kind(theme: Theme) -> None:
 
 def every_chart(theme: Theme, *, name: str = "b") -> list[charts.Picture]:
     return [
-        charts.outcomes_over_time(OUTCOMES.assign(slice=name), theme, zone="UTC", bucket="day"),
-        charts.bars(BARS.assign(label=[name, "a"], text=name), theme, unit="share"),
-        charts.result_bars(RESULTS.assign(criterion=name, text=name), theme),
-        charts.heat_map(pd.DataFrame({"weekday": [0], "hour": [1], "value": [2]}), theme, unit="calls"),
+        charts.outcomes_over_time(all_with(OUTCOMES, slice=name), theme, zone="UTC", bucket="day"),
+        charts.bars([{**BARS[0], "label": name, "text": name}, BARS[1]], theme, unit="share"),
+        charts.result_bars(all_with(RESULTS[:3], criterion=name, text=name), theme),
+        charts.heat_map([{"weekday": 0, "hour": 1, "value": 2}], theme, unit="calls"),
     ]
 
 

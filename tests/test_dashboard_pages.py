@@ -113,6 +113,34 @@ def test_a_page_over_a_small_store_is_drawn(
     assert not [error for error in test.error if "nonsense" not in str(address)]
 
 
+@pytest.mark.parametrize(
+    ("typed", "finds"),
+    [
+        ("100%", "%"), ("a_b", "_"), ("%", "%"), ("_", "_"), ("back\\slash", "%"), ("ÄRGER", "%"), ("rger 100", "%"),
+        ("nova slash", "%"), ("axb", ""), ("100x", ""), ("+49 (0)30 5550-1234", "number"), ("30 5550", "number"),
+        ("3055501", "number"), ("305559", ""), ("5550 x", ""),
+    ],
+)  # fmt: skip
+def test_words_are_found_as_they_are(typed: str, finds: str, store: Store, endpoint: Serving) -> None:
+    """Signs that mean something in a pattern mean themselves; digits in a row are a number, however it is written."""
+    put(store, 1, transcript="Ärger über 100% back\\slash", agent_name="Nova")
+    put(store, 2, summary="a_b")
+    put(store, 3, caller_phone="+49 30 5550 1234")
+    expected = {"%": {"call-1"}, "_": {"call-2"}, "number": {"call-3"}}.get(finds, set())
+
+    found = told(drawn("calls", {"find": typed}))
+
+    assert {f"call-{number}" for number in (1, 2, 3) if f'/call-{number}"' in found} == expected
+
+
+def test_an_overview_asks_all_its_numbers_at_once(store: Store, endpoint: Serving) -> None:
+    """What is not prepared is asked one by one, each with a scan of its own."""
+    full(store)
+    test = drawn()
+    # Cut by day, by hour, the period before, variables, left out; criteria; agents; freshness; two for the filters.
+    assert len(test.session_state["drawing"].asked) == 10
+
+
 def test_no_choice_is_empty_or_not_a_number(store: Store, endpoint: Serving) -> None:
     """Calls without agent, name, direction or reason offer none to choose."""
     put(store, 1)

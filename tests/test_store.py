@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from analytics import store as store_module
-from analytics.store import Batch, CallChange, DeliveryRow, Position, Store
+from analytics.store import Batch, CallChange, DeliveryRow, Place, Position, Store
 from calls.errors import StoreDamaged, StoreError
 from calls.model import (
     Action,
@@ -357,6 +357,21 @@ def test_two_stores_given_the_same_hold_the_same(store: Store, tmp_path: Path) -
         other.apply(new_calls(range(number, number + 10)))
     assert everything(store) == everything(other)
     other.close()
+
+
+def test_what_stands_somewhere_is_found_by_its_place(store: Store) -> None:
+    """Each journal for itself, in whatever order its positions come, and after a reopening too."""
+    asked = [Place(journal_id, position) for journal_id in (JOURNAL, "other") for position in (4, 5, 6)]
+    assert store.places(asked) == set()
+    assert store.not_understood(asked) == {}
+    store.apply(_dead(JOURNAL, 6))
+    store.apply(_dead("other", 4))
+    store.apply(_dead(JOURNAL, 5))
+    expected = {Place(JOURNAL, 5), Place(JOURNAL, 6), Place("other", 4)}
+    for _ in range(2):
+        assert store.places(asked) == expected
+        assert store.not_understood(asked) == dict.fromkeys(expected, "not_json")
+        store.reopen()
 
 
 def _dead(journal_id: str, position: int) -> Batch:

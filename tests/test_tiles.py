@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 
 from analytics.metric import catalogue
 from dashboard import words
+from dashboard.reader import Measured
 from dashboard.tiles import NONE, TILES, Tile, Total, tile, total
 
 METRICS = catalogue()
@@ -123,14 +123,14 @@ def test_a_negative_number_changes_by_its_difference() -> None:
 
 def test_a_total_is_its_row_or_the_sum_of_its_buckets() -> None:
     """A quantile has neither numerator nor denominator and is taken as it is."""
-    rows = pd.DataFrame({"value": [0.5, 0.2], "numerator": [1.0, 2.0], "denominator": [2.0, 10.0], "n": [2, 10]})
+    rows = [Measured(None, None, 0.5, 1.0, 2.0, 2), Measured(None, None, 0.2, 2.0, 10.0, 10)]
     assert total(rows) == Total(3 / 12, 3, 12, 12)
-    assert total(rows.head(0)) == NOTHING
-    counts = rows.assign(denominator=None, value=[1.0, 2.0])
+    assert total([]) == NOTHING
+    counts = [row._replace(denominator=None, value=row.numerator) for row in rows]
     assert total(counts) == Total(3, 3, None, 12)
-    quantile = pd.DataFrame({"value": [127.5], "numerator": [float("nan")], "denominator": [None], "n": [61]})
-    assert total(quantile) == Total(127.5, None, None, 61)
-    assert total(rows.assign(numerator=0.0, denominator=0.0)) == Total(None, 0, 0, 12)
+    quantile = Measured(None, None, 127.5, None, None, 61)
+    assert total([quantile]) == Total(127.5, None, None, 61)
+    assert total([row._replace(numerator=0.0, denominator=0.0) for row in rows]) == Total(None, 0, 0, 12)
 
 
 def test_tiles_are_metrics_whose_buckets_add_up() -> None:

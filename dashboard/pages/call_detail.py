@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import quote, unquote
 
-import pandas as pd
 import streamlit as st
 
 from dashboard import address, data, part, words
@@ -69,12 +68,11 @@ class Called:
         params = dict(self.params)
         if also:
             params |= {"first": str(self.row["first_received_at"]), "last": str(self.row["last_received_at"])}
-        rows = data.ask(f"SELECT {columns} FROM {table} WHERE {WHERE}{also} ORDER BY {order}", params)
-        return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+        return data.ask(f"SELECT {columns} FROM {table} WHERE {WHERE}{also} ORDER BY {order}", params)
 
     def moment(self, value: object) -> str:
         """A time in the chosen zone; empty where there is none."""
-        return words.local(value.to_pydatetime(), self.zone) if isinstance(value, pd.Timestamp) else ""
+        return words.local(value, self.zone) if isinstance(value, datetime) else ""
 
 
 def address_of(provider: str, org: str, call_id: str) -> str:
@@ -87,15 +85,14 @@ def render(name: str) -> None:
     st.button("All calls", icon=":material/arrow_back:", type="tertiary", on_click=_back)
     parts = [unquote(part) for part in name.split("/")]
     params = dict(zip(("provider", "org", "call_id"), parts, strict=False))
-    rows = data.ask(f"SELECT * FROM calls WHERE {WHERE}", params) if len(parts) == 3 else pd.DataFrame()
-    if rows.empty:
+    rows = data.ask(f"SELECT * FROM calls WHERE {WHERE}", params) if len(parts) == 3 else []
+    if not rows:
         st.info(
             "There is no such call. The address may be cut off, or the call was received by another installation.",
             icon=":material/search_off:",
         )
         return
-    row = {str(name): value for name, value in rows.to_dict("records")[0].items()}
-    call = Called(row, params, chosen_zone())
+    call = Called(rows[0], params, chosen_zone())
     _summary(call)
     chosen = address.section("What to show", "show", list(SECTIONS), show=lambda key: SECTIONS[key][0])
     SECTIONS[chosen][1](call)
@@ -144,10 +141,10 @@ def _facts(call: Called, number: str) -> dict[str, part.Cell | str]:
         if text := call.text(column):
             shown[label] = part.Cell(text=words.label(text, 300), hint=words.PLAIN_REASONS.get(text, ""))
     tags = call.row["tags"]
-    if isinstance(tags, list | tuple) or hasattr(tags, "tolist"):
-        shown["Tags"] = words.label(", ".join(str(tag) for tag in tags), 300)  # type: ignore[attr-defined]
+    if isinstance(tags, list):
+        shown["Tags"] = words.label(", ".join(str(tag) for tag in tags), 300)
     cost = call.row["cost_usd"]
-    if isinstance(cost, float) and pd.notna(cost):
+    if isinstance(cost, float):
         shown["Cost"] = f"{cost:,.4f} USD"
     shown["Proof"] = part.Cell(
         text=TRUST.get(call.text("trust"), call.text("trust")), hint=f"trust {call.text('trust')}"
@@ -163,8 +160,7 @@ def _tone(value: str) -> str:
 
 def _length(call: Called) -> str:
     seconds = call.row["duration_s"]
-    known = isinstance(seconds, float) and pd.notna(seconds)
-    return words.duration(seconds) if known and isinstance(seconds, float) else _absent(call, "duration_s")
+    return words.duration(seconds) if isinstance(seconds, float) else _absent(call, "duration_s")
 
 
 def _absent(call: Called, column: str) -> str:
@@ -317,7 +313,7 @@ def _raw(call: Called) -> None:
     if call.row["event_count"] != len(found):
         st.caption(f"The first {len(found)} of {call.row['event_count']} deliveries.")
     for item in found:
-        size = int(item["size"]) if isinstance(item["size"], int | float) and pd.notna(item["size"]) else 0
+        size = item["size"] if isinstance(item["size"], int) else 0
         title = f"{item['event']} · position {item['position']} · {words.count(size)} bytes"
         with st.expander(literal(title), expanded=len(found) == 1):
             st.code(readable_json(str(item["shown"])), language="json" if size < 20_000 else None, wrap_lines=True)
@@ -347,7 +343,7 @@ def _row(place: int, *cells: object) -> part.Row:
 def _cell(value: object) -> str:
     if isinstance(value, str):
         return _readable(value[:20_000])
-    return "" if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)) else str(value)
+    return "" if value is None else str(value)
 
 
 def _nothing(call: Called, what: str, column: str) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pandas as pd
 import streamlit as st
 
 from analytics.metric import RELATIONS, Filters, Parameter
@@ -44,15 +43,15 @@ READ = (
     "provider, org, call_id, counted_at, coalesce(agent_name, agent_id) AS agent, direction, connection, result, "
     "end_call_reason, duration_s, caller_name, caller_phone, transferred, conflict, excluded"
 )
-SEARCHED = "lower(concat_ws(' ', call_id, caller_name, caller_email, agent_name, summary, transcript))"
-NUMBERS = "regexp_replace(concat_ws(' ', caller_phone, callee_phone), '[^0-9 ]', '', 'g')"
+SEARCHED = ("call_id", "caller_name", "caller_email", "agent_name", "summary", "transcript")
+NUMBERS = ("caller_phone", "callee_phone")
 COLUMNS = (
     part.Column(title="When"),
     part.Column(title="Person"),
     part.Column(title="Agent", narrow=True),
     part.Column(title="Platform", narrow=True),
     part.Column(title="Reached"),
-    part.Column(title="Length", number=True),
+    part.Column(title="Length", number=True, narrow=True),
     part.Column(title="Result"),
     part.Column(title="Ended", narrow=True),
     part.Column(title="Note", narrow=True),
@@ -73,7 +72,11 @@ def render() -> None:
     if nothing_received():
         return
     where, params, order = _narrowed(view.filters)
-    found = int(data.ask(f"SELECT count(*) AS n FROM calls WHERE {where}", params)["n"].iloc[0])
+    counting = f"SELECT count(*) AS n FROM calls WHERE {where}"
+    # The first page is fetched while the calls are counted; which others there are is known after that.
+    first = [] if address.read(address.PAGE) else [(_rows_of(where, order, 1), params)]
+    data.ahead([(counting, params), *first])
+    found = int(str(data.ask(counting, params)[0]["n"]))
     if not found:
         also = " ".join(name for name in ("find", *NARROW) if address.read(name))
         why_empty(view, "calls", key="calls", also=also)
@@ -96,13 +99,29 @@ def searched(text: str) -> Condition | None:
     said = text.lower().split()[:WORDS_MOST]
     if not said:
         return None
-    all_words = " AND ".join(f"contains({SEARCHED}, $find_{place})" for place in range(len(said)))
-    params: dict[str, Parameter] = {f"find_{place}": word for place, word in enumerate(said)}
-    numbers = _digits(text)
-    for place, number in enumerate(numbers):
-        params[f"find_number_{place}"] = number
-    either = [f"({all_words})", *(f"contains({NUMBERS}, $find_number_{place})" for place in range(len(numbers)))]
+    params: dict[str, Parameter] = {}
+    all_words = " AND ".join(_said(word, f"find_{place}", params) for place, word in enumerate(said))
+    either = [f"({all_words})", *(_dialled(number, params) for number in _digits(text))]
     return Condition(f"({' OR '.join(either)})", params)
+
+
+def _said(word: str, name: str, params: dict[str, Parameter]) -> str:
+    """That a word, which has no space, is in one of the columns: faster than to join them and lower all."""
+    if "%" in word or "_" in word:
+        params[name] = word
+        return f"({' OR '.join(f'contains(lower({column}), ${name})' for column in SEARCHED)})"
+    params[name] = f"%{word}%"
+    return f"({' OR '.join(f'{column} ILIKE ${name}' for column in SEARCHED)})"
+
+
+def _dialled(number: str, params: dict[str, Parameter]) -> str:
+    """That one of the numbers has these digits in a row; first, as it is cheap, that it has them in this order."""
+    params |= {"find_number": number, "find_digits": f"%{'%'.join(number)}%"}
+    each = (
+        f"{column} LIKE $find_digits AND contains(regexp_replace({column}, '[^0-9]', '', 'g'), $find_number)"
+        for column in NUMBERS
+    )
+    return f"({' OR '.join(each)})"
 
 
 def _digits(text: str) -> list[str]:
@@ -145,14 +164,10 @@ def _shown(value: str) -> str:
 def _list(view: View, where: str, params: dict[str, Parameter], order: str, found: int) -> None:
     pages = -(-found // ROWS_A_PAGE)
     page = address.page(pages)
-    rows = data.ask(
-        f"SELECT {READ} FROM calls WHERE {where} ORDER BY {order} LIMIT {ROWS_A_PAGE} "
-        f"OFFSET {(page - 1) * ROWS_A_PAGE}",
-        params,
-    )
+    rows = data.ask(_rows_of(where, order, page), params)
     kept = {name: address.read(name) for name in (*NAMES, "find", *NARROW, "sort", address.PAGE)}
     now = datetime.now(UTC)
-    shown = [_row(row, view.filters.zone, now, kept) for row in rows.to_dict("records")]
+    shown = [_row(row, view.filters.zone, now, kept) for row in rows]
     # Only on top of the newest calls does a new row mean a new call.
     mark = f"{where}{params}" if page == 1 and order == SORTS["newest"][1] else ""
     opened = part.table("calls", COLUMNS, shown, label="Calls", mark_new=_without_time(mark, params))
@@ -167,6 +182,12 @@ def _list(view: View, where: str, params: dict[str, Parameter], order: str, foun
         st.rerun()
 
 
+def _rows_of(where: str, order: str, page: int) -> str:
+    return (
+        f"SELECT {READ} FROM calls WHERE {where} ORDER BY {order} LIMIT {ROWS_A_PAGE} OFFSET {(page - 1) * ROWS_A_PAGE}"
+    )
+
+
 def _without_time(mark: str, params: Mapping[str, Parameter]) -> str:
     """The same list a quarter of an hour later is the same list."""
     for name in ("start", "end"):
@@ -174,14 +195,14 @@ def _without_time(mark: str, params: Mapping[str, Parameter]) -> str:
     return mark
 
 
-def _row(row: Mapping[Hashable, Any], zone: str, now: datetime, kept: Mapping[str, str]) -> part.Row:
+def _row(row: Mapping[str, object], zone: str, now: datetime, kept: Mapping[str, str]) -> part.Row:
     called = call_detail.address_of(str(row["provider"]), str(row["org"]), str(row["call_id"]))
     return part.Row(
         id=called,
         href=address.link("calls", **{**kept, "call": called}),
         cells=[
             _when(row["counted_at"], zone, now),
-            part.Cell(text=_person(row)),
+            _person(row),
             part.Cell(text=_text(row["agent"])),
             part.Cell(text=data.titles().get(str(row["provider"]), str(row["provider"]))),
             part.Cell(
@@ -199,32 +220,36 @@ def _row(row: Mapping[Hashable, Any], zone: str, now: datetime, kept: Mapping[st
     )
 
 
-def _when(moment: pd.Timestamp, zone: str, now: datetime) -> part.Cell:
-    at = moment.to_pydatetime().replace(tzinfo=UTC)
+def _when(moment: object, zone: str, now: datetime) -> part.Cell:
+    if not isinstance(moment, datetime):
+        return part.Cell(text="")
+    at = moment.replace(tzinfo=UTC)
     exact = words.local(at, zone)
     if timedelta(0) <= now - at < timedelta(days=1):
         return part.Cell(at=round(at.timestamp() * 1000), hint=f"{exact} {zone}")
     return part.Cell(text=exact, hint=f"{at:%Y-%m-%d} {zone}")
 
 
-def _person(row: Mapping[Hashable, Any]) -> str:
+def _person(row: Mapping[str, object]) -> part.Cell:
     name, number = _text(row["caller_name"]), words.phone(_text(row["caller_phone"]) or None)
     # Where a platform knows no name it may send the number as one.
     if sum(char.isdigit() for char in name) >= DIGITS_LEAST and not any(char.isalpha() for char in name):
         name = words.phone(re.sub(r"[^\d+]", "", name))
-    return " ".join(dict.fromkeys(text for text in (name, number) if text)) or "unknown"
+    if not name or not number or name == number:
+        return part.Cell(text=name or number or "unknown")
+    return part.Cell(text=name, below=number)
 
 
 def _length(seconds: object) -> str:
-    return words.duration(float(seconds)) if isinstance(seconds, float | int) and pd.notna(seconds) else ""
+    return words.duration(seconds) if isinstance(seconds, float | int) else ""
 
 
 def _text(value: object) -> str:
-    """A column's text as a label; empty where there is none (pandas has three words for that)."""
+    """A column's text as a label; empty where there is none."""
     return words.label(value) if isinstance(value, str) and value else ""
 
 
-def _note(row: Mapping[Hashable, Any]) -> str:
+def _note(row: Mapping[str, object]) -> str:
     notes = [
         "transferred" if row["transferred"] is True else "",
         "conflict" if row["conflict"] is True else "",

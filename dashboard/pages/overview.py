@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-import pandas as pd
+import pyarrow as pa
 import streamlit as st
 
 from analytics.metric import Kind, Metric
+from analytics.together import Question
 from dashboard import address, cards, charts, data, part
 from dashboard.cards import Card
 from dashboard.charts import Picture
@@ -16,12 +17,12 @@ from dashboard.empty import nothing_received, why_empty
 from dashboard.filters import NAMES, pick
 from dashboard.inert import literal
 from dashboard.live import heading
+from dashboard.reader import Measured, Reader
 from dashboard.theme import current
 from dashboard.tiles import TILES, tile, total
-from dashboard.view import View
+from dashboard.view import View, every_bucket
 
-Draw = Callable[[pd.DataFrame], Picture]
-CUT = {"hour": "h", "day": "D", "week": "7D", "month": "MS"}
+Draw = Callable[[charts.Rows], Picture]
 
 
 def render() -> None:
@@ -34,15 +35,25 @@ def render() -> None:
         heading("Overview", f"{view.label}, {view.filters.zone}")
     if nothing_received():
         return
-    _tiles(view)
-    _charts(view)
-    _agents(cards.agents(data.reader(), view.filters, choices.agents), view)
-    if note := cards.left_out(data.reader(), view.filters):
+    reader = data.reader()
+    _prepare(reader, view)
+    _tiles(reader, view)
+    _charts(reader, view)
+    _agents(cards.agents(reader, view.filters, choices.agents), view)
+    if note := cards.left_out(reader, view.filters):
         st.caption(literal(note))
 
 
-def _tiles(view: View) -> None:
-    reader = data.reader()
+def _prepare(reader: Reader, view: View) -> None:
+    """Everything below is asked for at once."""
+    questions, also = cards.questions(reader, view.filters, view.bucket)
+    for name in TILES:
+        questions.append(Question(reader.metric(name), view.filters, view.bucket))
+        questions.append(Question(reader.metric(name), view.before))
+    reader.prepare(questions, also)
+
+
+def _tiles(reader: Reader, view: View) -> None:
     shown, queries = [], {}
     for name in TILES:
         metric = reader.metric(name)
@@ -63,18 +74,17 @@ def _tiles(view: View) -> None:
         address.go("sql", sql=queries[opened])
 
 
-def _points(series: pd.DataFrame, metric: Metric, view: View) -> list[float | None]:
+def _points(series: Sequence[Measured], metric: Metric, view: View) -> list[float | None]:
     """The sparkline: every bucket in turn; a count that is not over yet would only look like a fall."""
-    if metric.kind is Kind.COUNT and len(series) > 2:
-        series = series[series["bucket"] < view.open_from]
-    if len(series) < 2:
+    values = {row.bucket: row.value for row in series if row.bucket is not None}
+    if metric.kind is Kind.COUNT and len(values) > 2:
+        values = {bucket: value for bucket, value in values.items() if bucket < view.open_from}
+    if len(values) < 2:
         return []
-    values = series.set_index("bucket")["value"]
-    every = pd.date_range(values.index.min(), values.index.max(), freq=CUT[view.bucket])
-    values = values.reindex(sorted({*every, *values.index}))
-    if metric.kind is Kind.COUNT:
-        values = values.fillna(0)
-    return [None if pd.isna(value) else float(value) for value in values]
+    nothing = 0.0 if metric.kind is Kind.COUNT else None
+    buckets = sorted({*every_bucket(min(values), max(values), view.bucket), *values})
+    found = [values.get(bucket) for bucket in buckets]
+    return [nothing if value is None else value for value in found]
 
 
 def _note(metric: Metric, view: View) -> str:
@@ -87,8 +97,8 @@ def _note(metric: Metric, view: View) -> str:
     )
 
 
-def _charts(view: View) -> None:
-    reader, theme, filters = data.reader(), current(), view.filters
+def _charts(reader: Reader, view: View) -> None:
+    theme, filters = current(), view.filters
     left, right = st.columns([3, 2])
     with left:
         _chart(
@@ -127,32 +137,39 @@ def _charts(view: View) -> None:
 def _chart(card: Card, view: View, what: str, column: str | None, draw: Draw) -> None:
     with st.container(border=True, height="stretch"):
         _title(card)
-        if card.rows.empty:
+        if not card.rows:
             why_empty(view, what, key=card.title, column=column)
         else:
             picture = draw(card.rows)
             st.vega_lite_chart(
-                picture.rows, picture.spec(), theme=None, key=card.title, alt=f"{card.title}: {card.base}"
+                _arrow(picture.rows), picture.spec(), theme=None, key=card.title, alt=f"{card.title}: {card.base}"
             )
         if card.note:
             st.caption(literal(card.note))
 
 
+def _arrow(rows: charts.Rows) -> pa.Table:
+    """Rows as Streamlit sends them; other forms it would turn into a data frame first."""
+    return pa.Table.from_pylist([dict(row) for row in rows])
+
+
 def _agents(card: Card, view: View) -> None:
     with st.container(border=True):
         _title(card)
-        if card.rows.empty:
+        if not card.rows:
             why_empty(view, "calls", key=card.title)
             return
         # What is asked first stays on a phone; the rest is on the wider page.
         columns = [
-            part.Column(title=name, number=place > 0, narrow=place > 3) for place, name in enumerate(card.rows.columns)
+            part.Column(title=name, number=place > 0, narrow=place > 3)
+            for place, name in enumerate(cards.AGENT_COLUMNS)
         ]
         kept = {name: address.read(name) for name in NAMES}
         rows = []
-        for agent, cells in zip(card.rows.index, card.rows.itertuples(index=False), strict=True):
-            row = part.Row(id=str(agent), cells=[part.Cell(text=str(cell)) for cell in cells])
-            if isinstance(agent, str) and agent:
+        for told in card.rows:
+            agent = str(told["id"])
+            row = part.Row(id=agent, cells=[part.Cell(text=str(told[name])) for name in cards.AGENT_COLUMNS])
+            if agent:
                 row["href"] = address.link("calls", **{**kept, "agent": agent})
             rows.append(row)
         opened = part.table("agents", columns, rows, label=card.title)
@@ -163,4 +180,4 @@ def _agents(card: Card, view: View) -> None:
 
 
 def _title(card: Card) -> None:
-    st.markdown(f"**{card.title}** :gray[{literal(card.base)}]" if not card.rows.empty else f"**{card.title}**")
+    st.markdown(f"**{card.title}** :gray[{literal(card.base)}]" if card.rows else f"**{card.title}**")

@@ -104,7 +104,7 @@ def _open_another(texts: Mapping[str, str]) -> None:
 
     st.selectbox(
         "Open a query", list(offered), index=None, key="open-query", on_change=opened, label_visibility="collapsed",
-        placeholder="Open a query: recent ones, those in the data folder's queries/*.sql, examples",
+        placeholder="Open a query: recent, saved or an example",
     )  # fmt: skip
 
 
@@ -195,8 +195,8 @@ def _schema() -> None:
     except CalltallyError:
         st.caption("Shown as soon as the worker answers.")
         return
-    tables = {
-        str(name): list(zip(of["field"], of["type"], of["comment"].fillna(""), strict=True))
-        for name, of in rows.groupby("name", sort=True)
-    }
+    tables: dict[str, list[tuple[str, str, str]]] = {}
+    for row in sorted(rows, key=lambda row: str(row["name"])):
+        field = (str(row["field"]), str(row["type"]), str(row["comment"] or ""))
+        tables.setdefault(str(row["name"]), []).append(field)
     part.schema("schema", tables)

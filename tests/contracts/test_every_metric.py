@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -29,6 +30,7 @@ from analytics.metric import (
 )
 from analytics.query import Query
 from analytics.store import Store
+from analytics.together import Question, grouped, together
 from calls.errors import SettingsError
 from calls.model import Call, CallEvent, Stage, TimelineEvent, Trust
 from calls.provider import discover
@@ -105,6 +107,67 @@ def test_a_metric_gives_what_is_expected(metric: Metric, store: Store) -> None:
 def test_no_expected_result_is_left_without_its_metric() -> None:
     """A metric that was renamed takes its expected result along."""
     assert {path.name.removesuffix(".expected.csv") for path in SHIPPED.glob("*.csv")} == set(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("zone", "only"), [("Europe/Berlin", {}), ("Asia/Kolkata", {"agent_id": (ODD_AGENT, "agent_nova")})], ids=str
+)
+def test_metrics_asked_together_are_those_asked_alone(
+    store: Store, zone: str, only: dict[str, tuple[str, ...]]
+) -> None:
+    """One pass over rows that were summed up before gives what each gives by itself, in each cut."""
+    filters = everything(zone, only)
+    cuts = (("all", None), ("week", None), ("hour", None), ("week", "agent_id"), ("all", "connection"))
+    of_rollups = [metric for metric in METRICS.values() if RELATIONS[metric.relation].sums]
+    questions = [
+        Question(metric, filters, bucket, slice_by, partial)
+        for metric in of_rollups
+        for bucket, slice_by in cuts
+        for partial in ((Partial.HALF, Partial.LENIENT) if "$partial" in metric.text else (Partial.STRICT,))
+        if slice_by is None or slice_by in metric.slices()
+    ]
+    groups = grouped(questions)
+    assert sorted(map(repr, questions)) == sorted(repr(question) for group in groups for question in group)
+    for group in groups:
+        rows = Query(store.cursor, *together(group), LIMITS).run().table.to_pylist()
+        for place, one in enumerate(group):
+            sql, parameters = one.metric.sql(filters, bucket=one.bucket, slice_by=one.slice_by, partial=one.partial)
+            alone = Query(store.cursor, f'{sql}\nORDER BY bucket, "slice"', parameters, LIMITS).run().table.to_pylist()
+            assert [row for row in rows if row["question"] == place] == [
+                {"question": place, **{name: _nearly(value) for name, value in row.items()}} for row in alone
+            ]
+
+
+def _nearly(value: object) -> object:
+    """Sums of seconds depend on their order in the last digit."""
+    return pytest.approx(value, nan_ok=True) if isinstance(value, float) else value
+
+
+def test_numbers_of_the_same_rows_are_asked_together() -> None:
+    """All metrics of a roll-up are one query; what is no sum of its rows is one of its own."""
+    filters = everything()
+    of_rollup = [metric for metric in METRICS.values() if RELATIONS[metric.relation].sums]
+    groups = grouped(Question(metric, filters) for metric in METRICS.values())
+    assert {len(group) for group in groups if not RELATIONS[group[0].metric.relation].sums} == {1}
+    assert sum(len(group) > 1 for group in groups) == len({metric.relation for metric in of_rollup})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'SELECT bucket, "slice", max(calls) AS value, 1 AS numerator, 1 AS n FROM selected GROUP BY ALL',
+        'SELECT bucket, "slice", sum(calls * 2) AS value, 1 AS numerator, 1 AS n FROM selected GROUP BY ALL',
+        'SELECT bucket, "slice", count(*) AS value, 1 AS numerator, 1 AS n FROM selected GROUP BY ALL',
+        'SELECT bucket, "slice", sum(calls) OVER () AS value, 1 AS numerator, 1 AS n FROM selected',
+        'SELECT bucket, "slice", sum(calls) AS value FROM selected WHERE bucket_start < $end GROUP BY ALL',
+    ],
+    ids=["largest", "product", "rows", "window", "time"],
+)
+def test_what_is_more_than_sums_is_asked_alone(text: str) -> None:
+    """A metric of somebody's own may do anything with the rows of a roll-up, and gets them as they are."""
+    own = replace(METRICS["attempts"], text=text)
+    assert not Question(own, everything()).adds_up
+    assert Question(METRICS["attempts"], everything()).adds_up
 
 
 @every_metric

@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 from playwright.sync_api import Page, expect
 
+from dashboard.words import THIN
 from tests.e2e.browsing import Site, Watched
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
@@ -116,4 +117,4 @@ def test_a_cut_off_answer_says_so(tab: Watched, site: Site) -> None:
     page = tab.page
     page.goto(site.url("sql", sql="SELECT range AS n FROM range(1500000)"))
 
-    expect(page.get_by_text("The answer was cut off after 1\N{THIN SPACE}000\N{THIN SPACE}000 rows")).to_be_visible()
+    expect(page.get_by_text(f"The answer was cut off after 1{THIN}000{THIN}000 rows")).to_be_visible()
