@@ -21,8 +21,8 @@ demo: setup  ## the whole product on this machine, with demo traffic; UP="--inge
 demo-kafka: setup  ## the same through a real Kafka: Java and Maven bring one, or CALLTALLY_KAFKA_BOOTSTRAP_SERVERS names one
 	$(BIN)/python -m tools.kafka.demo $(UP)
 
-test: setup  ## every test
-	$(BIN)/pytest
+test: setup  ## every test, file by file on all processors
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## style, types, import rules
 	$(BIN)/ruff check .

@@ -23,11 +23,12 @@ class Watchdog:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._looks: list[Callable[[], None]] = []
+        self._under_way: Callable[[], None] | None = None
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
     def watching(self, look: Callable[[], None]) -> Iterator[None]:
-        """Look until the block ends, and possibly once more just after."""
+        """Look until the block ends, and no longer."""
         with self._changed:
             self._looks.append(look)
             if self._thread is None:
@@ -39,6 +40,8 @@ class Watchdog:
         finally:
             with self._changed:
                 self._looks.remove(look)
+                # A process that ends while this thread is inside DuckDB is aborted, with words on stderr.
+                self._changed.wait_for(lambda: self._under_way is not look)
 
     def _run(self) -> None:
         pause = threading.Event()
@@ -53,8 +56,16 @@ class Watchdog:
         with self._changed:
             looks = list(self._looks)
         for look in looks:
+            with self._changed:
+                if look not in self._looks:
+                    continue
+                self._under_way = look
             try:
                 look()
             except Exception:
                 # The other queries still need their deadlines.
                 log.exception("a query could not be looked at")
+            finally:
+                with self._changed:
+                    self._under_way = None
+                    self._changed.notify_all()

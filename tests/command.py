@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import multiprocessing
-import multiprocessing.context
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +16,13 @@ from typing import cast
 
 import httpx
 
-import cli.main
 from analytics.store import Store
 from calls.journal import Append, Journal, NewDelivery, NewNotice
 from calls.model import Rules, Trust, Verdict, delivery_id
 from calls.provider import named
 from calls.traffic import one_call
 from streams.rebuild import rebuild
+from tests.forking import Calltally, Surroundings, forked, run_calltally
 from tests.journalling import Answers, child, said
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,16 +99,11 @@ def store_of(folder: Path) -> Store:
 def run(
     folder: Path, *words: str, stdin: str | bytes = "", environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run `calltally` there; no traceback may come of anything.
-
-    It is a process of its own, forked from one that has imported everything and done nothing yet: what takes long is
-    importing.
-    """
+    """Run `calltally` there, as a process of its own; no traceback may come of anything."""
     with tempfile.TemporaryDirectory() as scratch:
         files = [Path(scratch) / name for name in ("stdin", "stdout", "stderr")]
         files[0].write_bytes(stdin.encode() if isinstance(stdin, str) else stdin)
-        process = _forks().Process(target=_command, args=(folder, words, environment(environ), files))
-        process.start()
+        process = forked(run_calltally, Surroundings(folder, environment(environ), *files), words)
         process.join(60)
         if process.exitcode is None:
             process.kill()
@@ -120,33 +111,6 @@ def run(
     assert process.exitcode is not None, f"{words} did not end: {done.stderr.decode()}"
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     return done
-
-
-def _command(folder: Path, words: Sequence[str], environ: Mapping[str, str], files: Sequence[Path]) -> None:
-    for descriptor, (path, flags) in enumerate(zip(files, (os.O_RDONLY, _WRITE, _WRITE), strict=True)):
-        os.dup2(os.open(path, flags, 0o600), descriptor)
-    sys.stdin = os.fdopen(0, closefd=False)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environ)
-    sys.argv = ["calltally", *words]
-    cli.main.run()
-
-
-@functools.cache
-def _forks() -> multiprocessing.context.ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *_IMPORTED])
-    os.environ.setdefault("PYTHONPATH", str(ROOT))
-    return context
-
-
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-_IMPORTED = (
-    "analytics.client", "analytics.extract", "analytics.query", "dashboard.report", "cli.check", "cli.checks.sources",
-    "ingest.quarantine", "statsmodels.stats.proportion", "rich.table", "rich.progress", "tomlkit", "xlsxwriter",
-    "vl_convert", "pyarrow.parquet",
-)  # fmt: skip
 
 
 def told(done: subprocess.CompletedProcess[bytes], code: int = 0) -> str:
@@ -179,17 +143,12 @@ sys.stdin.readline()
 
 
 @contextmanager
-def running(folder: Path, *processes: str, ready: bool = True) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+def running(folder: Path, *processes: str, ready: bool = True) -> Iterator[dict[str, Calltally]]:
     """`calltally ingest` and `worker` there, until they are ready; stopped at the end."""
-    started: dict[str, subprocess.Popen[bytes]] = {}
+    started: dict[str, Calltally] = {}
     try:
         for name in processes:
-            log = (folder / f"{name}.log").open("wb")
-            started[name] = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", name], cwd=folder, env=environment(), stderr=log,
-                stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
-            log.close()
+            started[name] = Calltally(folder, [name], environment(), folder / f"{name}.log")
         for name in processes if ready else ():
             _await_ready(folder, name, started[name])
         yield started
@@ -200,8 +159,8 @@ def running(folder: Path, *processes: str, ready: bool = True) -> Iterator[dict[
             try:
                 process.wait(15)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                process.send_signal(signal.SIGKILL)
+                process.wait(15)
 
 
 def ports_of(folder: Path) -> dict[str, int]:
@@ -211,7 +170,7 @@ def ports_of(folder: Path) -> dict[str, int]:
     return {"ingest": settings["ingest_port"], "worker": settings["sql_port"]}
 
 
-def _await_ready(folder: Path, name: str, process: subprocess.Popen[bytes]) -> None:
+def _await_ready(folder: Path, name: str, process: Calltally) -> None:
     address = f"http://127.0.0.1:{ports_of(folder)[name]}/readyz"
     deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline:

@@ -12,7 +12,7 @@ from calls.model import DeadLetter, Delivery, Trust
 from tests import command
 from tests.command import rows, run, told
 from tests.journalling import edit
-from tests.ports import free_ports
+from tools.ports import free_ports
 
 
 def test_a_healthy_folder_needs_nothing(tmp_path: Path) -> None:

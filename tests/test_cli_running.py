@@ -13,8 +13,8 @@ import pytest
 
 from tests import command
 from tests.command import rows, run, told
-from tests.ports import free_ports
 from tests.waiting import until
+from tools.ports import free_ports
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from dashboard.password import check_hash, fits, hashed
 from dashboard.sessions import LASTS_S, Sessions
 from dashboard.sign_in import SignIn
 from tests.command import environment, run, told
-from tests.ports import free_ports
+from tools.ports import free_ports
 
 PASSWORD = "Grüße aus vier Wörtern"
 HASH = hashed(PASSWORD)
@@ -483,7 +483,11 @@ def test_a_password_that_is_none_is_refused(tmp_path: Path, password: str) -> No
     assert "12 to 1024" in done.stderr.decode()
 
 
-@pytest.mark.parametrize("eaten", [HASH[:50], HASH.replace("m=65536", "m="), HASH.replace("$argon2id", "$argon2")])
+@pytest.mark.parametrize(
+    "eaten",
+    [HASH[:50], HASH.replace("m=65536", "m="), HASH.replace("$argon2id", "$argon2")],
+    ids=["its end", "a number", "half a word"],
+)
 def test_a_hash_that_lost_a_part_is_told(eaten: str) -> None:
     """Before anything starts: shells and compose files replace what stands after a `$`."""
     with pytest.raises(SettingsError, match="single quotes"):

@@ -14,8 +14,8 @@ import pytest
 from dashboard.attempts import PER_ADDRESS
 from dashboard.password import hashed
 from tests.command import environment, run, told
-from tests.ports import free_ports
 from tests.waiting import until
+from tools.ports import free_ports
 
 PASSWORD = "four words of a kind"
 HTML = {"accept": "text/html,*/*"}

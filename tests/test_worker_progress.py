@@ -17,9 +17,9 @@ from calls.provider import discover
 from streams.apply import Applier
 from tests import command
 from tests.journalling import DEADLINE_S, Answers, as_read
-from tests.ports import free_ports
 from tests.storing import everything, rows
 from tests.test_worker import RULES, caught_up, journalled, refusal, running, webhook, with_normaliser
+from tools.ports import free_ports
 
 
 def test_the_lag_counts_what_arrived_while_a_batch_was_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,13 +117,18 @@ def digits(place: Locator) -> str:
     return re.sub(r"\D", "", place.inner_text()) if place.count() else ""
 
 
-def shows(page: Page, name: str, number: int, seconds: float = 30) -> float:
+def shows(page: Page, name: str, number: int, seconds: float = 60) -> float:
     """Wait until a tile shows a number; gives the seconds it took."""
     figure = tile(page, name).locator(".figure")
     return wait(page, lambda: digits(figure) == str(number), f"{name} is {number}", seconds)
 
 
-def wait(page: Page, condition: Callable[[], bool], what: str, seconds: float = 30) -> float:
+def settled(page: Page) -> None:
+    """Wait until the page is drawn to its end: what is drawn anew loses the focus, and what it offered as a file."""
+    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+
+
+def wait(page: Page, condition: Callable[[], bool], what: str, seconds: float = 60) -> float:
     """Wait for a condition that no locator expresses; gives the seconds it took."""
     began = time.monotonic()
     while time.monotonic() - began < seconds:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
+from tests.command import run, told
 from tests.e2e.browsing import PROVIDERS, Site, Watched
-from tests.e2e.test_up import COMMAND, ENVIRONMENT, Running
-from tests.ports import free_ports
+from tests.e2e.test_up import COMMAND, Running
+from tools.ports import free_ports
 
+WAIT_MS = 60_000
+"""Generous, since other tests are using the machine."""
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -29,7 +31,7 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
         pytest.skip(missing)
-    expect.set_options(timeout=15_000)
+    expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield opened
@@ -66,6 +68,7 @@ def empty_site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> It
 def tab(browser: Browser) -> Iterator[Watched]:
     """A fresh tab; at the end it must have logged no error and asked no other host."""
     context = browser.new_context(viewport={"width": 1440, "height": 1200}, timezone_id="Europe/Berlin")
+    context.set_default_timeout(WAIT_MS)
     watched = Watched(context.new_page())
     yield watched
     context.close()
@@ -96,5 +99,4 @@ def start_site(tmp_path_factory: pytest.TempPathFactory, *, more: str = "") -> S
 
 
 def _send(started: Site, source: str, *options: str) -> None:
-    command = [*COMMAND, "send", source, *options]
-    subprocess.run(command, cwd=started.folder, env=ENVIRONMENT, check=True, capture_output=True, timeout=60)
+    told(run(started.folder, "send", source, *options))

@@ -8,9 +8,9 @@ from urllib.parse import quote, urlencode
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.e2e.browsing import HOSTILE, Site, Watched, wait
+from tests.e2e.browsing import HOSTILE, Site, Watched, settled, wait
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.browser
 
 
 def rows(page: Page) -> Locator:
@@ -80,6 +80,7 @@ def test_a_row_opens_the_call_and_back_leads_to_the_list_as_it_was(tab: Watched,
     page.goto(site.url("calls", provider="synthflow"))
     link = rows(page).get_by_role("link").nth(2)
     person = rows(page).nth(2).locator("td").nth(1).inner_text()
+    settled(page)
     link.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="All calls")).to_be_visible()

@@ -11,9 +11,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from dashboard.words import THIN
-from tests.e2e.browsing import Site, Watched
+from tests.e2e.browsing import Site, Watched, settled
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.browser
 
 
 def run(page: Page, query: str) -> None:
@@ -66,6 +66,8 @@ def test_a_result_is_downloaded_as_csv_and_parquet(tab: Watched, site: Site, tmp
     query = "SELECT provider, count(*) AS calls, '=1+1' AS formula FROM calls GROUP BY ALL ORDER BY provider"
     page = tab.page
     page.goto(site.url("sql", sql=query))
+    expect(page.locator(".schema summary").first).to_be_visible()
+    settled(page)
     for name in ("CSV", "Parquet"):
         with page.expect_download() as waiting:
             page.get_by_role("button", name=name).click()

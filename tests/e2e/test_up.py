@@ -19,7 +19,7 @@ import pytest
 
 from analytics.access import read_token
 from analytics.client import Client
-from tests.ports import free_ports
+from tools.ports import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "-m", "cli.main"]
@@ -184,7 +184,6 @@ def test_a_busy_port_is_one_sentence(up: Running, tmp_path: Path) -> None:
 
 
 @pytest.mark.demo
-@pytest.mark.timeout(300)
 def test_make_demo_shows_made_up_calls_of_every_platform(tmp_path: Path) -> None:
     """`make demo` fills its own folder with signed calls of all four platforms, and they keep coming."""
     ports = free_ports(3)

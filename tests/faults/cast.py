@@ -1,16 +1,12 @@
 """The processes under test: started in no time, watched, killed, and started again.
 
-They are forked from one that has imported everything and done nothing yet, because most of a start is importing; what
-they then do is exactly what `calltally ingest` and `calltally worker` do.
+What they do is exactly what `calltally ingest` and `calltally worker` do.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-import multiprocessing
-import multiprocessing.context
 import os
 import signal
 import socket
@@ -29,8 +25,9 @@ import psutil
 from calls import relay_report
 from tests.faults import planted, points
 from tests.faults.platforms import SECRETS
-from tests.ports import free_ports
+from tests.forking import Surroundings, forked, run_calltally
 from tests.waiting import until
+from tools.ports import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEADLINE_S = 60.0
@@ -99,13 +96,8 @@ class Actor:
     def start(self, point: points.Point | None = None, nth: int = 1) -> None:
         """Start it; it dies at the nth time it comes by `point`."""
         log = self._folder.path / f"{self.name}.log"
-        process = _forks().Process(
-            target=_perform,
-            args=(self._folder.path, self._words, environment(), log, point, nth, self._fault, self._listener),
-        )
-        process.daemon = True  # a run that fails must leave nobody behind
-        process.start()
-        self._process = process
+        given = (self._folder.path, self._words, environment(), log, point, nth, self._fault, self._listener)
+        self._process = forked(_perform, *given)
 
     def await_ready(self) -> None:
         """Return once it is ready to do its work."""
@@ -246,8 +238,7 @@ def command(folder: Folder, *words: str) -> tuple[int, str]:
     """Run a `calltally` command there; its exit code and all it said."""
     log = folder.path / f"{words[0]}.said"
     log.unlink(missing_ok=True)
-    process = _forks().Process(target=_perform, args=(folder.path, words, environment(), log))
-    process.start()
+    process = forked(_perform, folder.path, words, environment(), log)
     process.join(DEADLINE_S)
     assert process.exitcode is not None, f"{words} did not end"
     return process.exitcode, log.read_text()
@@ -279,40 +270,17 @@ def _perform(
     """What runs in the new process."""
     import analytics.store
     import calls.journal
-    import cli.main
 
-    for descriptor, path, flags in ((0, os.devnull, os.O_RDONLY), (1, log, _APPEND), (2, log, _APPEND)):
-        os.dup2(os.open(path, flags, 0o600), descriptor)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    calls.journal.WAL_QUIET_BYTES = SMALL_WAL_BYTES
-    analytics.store.CHECKPOINT_WAL_BYTES = SMALL_WAL_BYTES  # type: ignore[misc]
-    if fault is not None:
-        planted.ALL[fault].plant()
-    if point is not None:
-        points.arm(point, nth)
+    def prepare() -> None:
+        calls.journal.WAL_QUIET_BYTES = SMALL_WAL_BYTES
+        analytics.store.CHECKPOINT_WAL_BYTES = SMALL_WAL_BYTES  # type: ignore[misc]
+        if fault is not None:
+            planted.ALL[fault].plant()
+        if point is not None:
+            points.arm(point, nth)
+
     handed = [] if listener is None else ["--listener", str(listener.detach())]
-    sys.argv = ["calltally", *words, *handed]
-    cli.main.run()
-
-
-_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-
-
-@functools.cache
-def _forks() -> multiprocessing.context.ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_IMPORTED))
-    os.environ.setdefault("PYTHONPATH", str(ROOT))
-    return context
-
-
-_IMPORTED = (
-    "tests.faults.cast", "cli.main", "cli.check", "cli.owner", "cli.worker_process", "ingest.serve", "analytics.store",
-    "analytics.server", "streams.worker", "cli.logs", "cli.supervised", "cli.relay", "ingest.relay",
-    "streams.faust_app",
-)  # fmt: skip
+    run_calltally(Surroundings(folder, environment, Path(os.devnull), log, log), [*words, *handed], prepare)
 
 
 def environment() -> dict[str, str]:

@@ -18,7 +18,7 @@ import pytest
 from analytics.client import Client
 from tests.contracts.samples import every_path, every_sample, signed_headers
 from tests.e2e.test_up import COMMAND, ENVIRONMENT, Running
-from tests.ports import free_ports
+from tools.ports import free_ports
 
 PERSONAL = "pcanary"
 """Begins every canary in a body, a header or an address."""

@@ -9,7 +9,7 @@ import pytest
 from tests.faults import planted
 from tests.faults.kafka_scenarios import MANY, SCENARIOS, fault
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.kafka
 
 SHORT = {"kafka": 6, "broker": 4, "two_workers": 1, "rebalance": 1, "slow_store": 1}
 """How often, in each."""

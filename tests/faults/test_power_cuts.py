@@ -16,7 +16,7 @@ STATES = 700
 """How many states the short form samples."""
 SEEDS = range(1, 6) if LONG else range(1, 2)
 
-pytestmark = pytest.mark.timeout(7200 if LONG else 120)
+pytestmark = pytest.mark.timeout(7200 if LONG else 300)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.faults.soak import soak
 
 GROWN_MIB = 80
@@ -13,7 +11,6 @@ GROWN_MIB = 80
 GROWN_HANDLES = 8
 
 
-@pytest.mark.timeout(180)
 def test_steady_traffic_leaves_nothing_behind(tmp_path: Path) -> None:
     """Under traffic with a kill or a restart in the middle: all five numbers 0, no handle and no memory left behind."""
     found = soak(tmp_path, seed=1, seconds=12, rate=150, look_s=3, looks=2)

@@ -25,10 +25,10 @@ from tests.faults.length import LONG
 from tests.faults.power_cuts import memory_folder
 from tests.faults.preload import SYNCS, WRITES, Call, Shim
 from tests.journalling import Answers
-from tests.ports import free_ports
 from tests.storing import everything
 from tests.test_worker import webhook
 from tests.waiting import until
+from tools.ports import free_ports
 
 HEALTHY_S = 10.0
 TIMEOUT_S = 2.0

@@ -26,7 +26,7 @@ TIMES = 100 if LONG else 2
 SPOTS = 600 if LONG else 60
 """How many single bits of the journal are flipped."""
 
-pytestmark = pytest.mark.timeout(3600 if LONG else 120)
+pytestmark = pytest.mark.timeout(3600 if LONG else 300)
 Tables = dict[str, list[tuple[object, ...]]]
 
 

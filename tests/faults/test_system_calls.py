@@ -32,7 +32,7 @@ FAULT_S = 20.0 if LONG else 1.0
 STALL_S = 20.0 if LONG else 9.0
 SENDERS = 4
 
-pytestmark = pytest.mark.timeout(600 if LONG else 120)
+pytestmark = pytest.mark.timeout(600 if LONG else 300)
 FaultOn = Callable[[Shim], None]
 FAULTS: dict[str, FaultOn] = {
     "no space to write": lambda shim: shim.fail(WRITES, errno.ENOSPC, name="journal"),

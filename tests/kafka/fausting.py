@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 import duckdb
 
 from analytics.store import Store
 from calls.errors import StoreUnavailable
+from calls.journal import NewDelivery, NewNotice
 from calls.settings import Settings, load
+from ingest.relay import Relay
 from streams.faust_app import KafkaWorker
+from tests.kafka import relaying
+from tests.kafka.relaying import Writing, published
 from tests.waiting import until
+from tools.kafka.broker import Cluster
 
 
 def settings(folder: Path, bootstrap: str, **more: object) -> Settings:
@@ -98,6 +103,42 @@ def working(
         yield made
     finally:
         made.end()
+
+
+class Way:
+    """The way of webhooks through a broker: a journal, a relay where asked for, a worker with its own folder."""
+
+    def __init__(self, journal: Writing, folder: Path, bootstrap: str) -> None:
+        self.journal = journal
+        self.folder = folder
+        self.bootstrap = bootstrap
+        self.settings = settings(folder / "worker", bootstrap)
+
+    def publish(self, records: Sequence[NewDelivery | NewNotice] = (), *, again_from: int | None = None) -> None:
+        """Journal them, and return once a relay has published all that is journalled."""
+        self.journal.append(records)
+        with self.relaying(again_from=again_from) as relay:
+            published(relay, len(self.journal.records))
+
+    def relaying(self, *, again_from: int | None = None) -> AbstractContextManager[Relay]:
+        return relaying.relaying(relaying.settings(self.folder, self.bootstrap), again_from=again_from)
+
+    @contextmanager
+    def applied(self, *, open_store: Callable[[], Store] | None = None, from_oldest: bool = False) -> Iterator[Working]:
+        """A worker that has applied everything that is journalled."""
+        with working(self.settings, open_store=open_store, from_oldest=from_oldest) as worker:
+            worker.applied(len(self.journal.records))
+            yield worker
+
+    def assert_once(self, worker: Working) -> None:
+        """Everything that is journalled is in its store, each once."""
+        assert_once(worker.store, self.journal.positions())
+
+
+@contextmanager
+def way(folder: Path, cluster: Cluster) -> Iterator[Way]:
+    with relaying.writing(folder) as journal:
+        yield Way(journal, folder, cluster.bootstrap)
 
 
 def assert_once(store: Store, positions: set[int]) -> None:

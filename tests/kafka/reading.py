@@ -10,6 +10,9 @@ from typing import NamedTuple
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
+from calls.records import Topic
+from tests.waiting import until
+
 DELIVERIES = "calltally.deliveries"
 NOTICES = "calltally.notices"
 
@@ -89,3 +92,15 @@ def administrating(bootstrap: str) -> Iterator[KafkaAdminClient]:
         yield client
     finally:
         client.close()
+
+
+def delete_topics(bootstrap: str) -> None:
+    """Delete all of ours, and return once the broker shows them no more: it says earlier that they are deleted."""
+    with administrating(bootstrap) as client:
+
+        def ours() -> list[str]:
+            return [topic for topic in client.list_topics() if topic in set(Topic)]
+
+        if found := ours():
+            client.delete_topics(found)
+            until(lambda: not ours(), "the topics are gone")

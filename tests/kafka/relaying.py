@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +17,11 @@ from calls.provider import discover
 from calls.settings import Settings, load
 from calls.traffic import one_call
 from ingest.relay import Relay
+from tests.command import environment
+from tests.forking import Calltally
 from tests.journalling import Answers
 from tests.waiting import until
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 DEADLINE_S = 60.0
 STARTED_AT = 1_750_000_000_000_000
 
@@ -71,14 +70,17 @@ def writing(folder: Path) -> Iterator[Writing]:
 
 def webhooks(count: int, *, seed: int = 1) -> list[NewDelivery]:
     """That many deliveries of calls of all four platforms."""
-    dice = Random(seed)
-    found: list[NewDelivery] = []
-    names = list(discover())
-    while len(found) < count:
+    return list(itertools.islice(endless_webhooks(seed=seed), count))
+
+
+def endless_webhooks(*, seed: int) -> Iterator[NewDelivery]:
+    dice, providers = Random(seed), discover()
+    names, number = list(providers), 0
+    while True:
         name = names[dice.randrange(len(names))]
-        for post in one_call(discover()[name], dice=dice, ended_at=STARTED_AT + len(found) * 1_000_000):
-            found.append(webhook(post.body, source=name, at=STARTED_AT + len(found)))
-    return found[:count]
+        for post in one_call(providers[name], dice=dice, ended_at=STARTED_AT + number * 1_000_000):
+            yield webhook(post.body, source=name, at=STARTED_AT + number)
+            number += 1
 
 
 def webhook(body: bytes, *, source: str = "synthflow", at: int = STARTED_AT) -> NewDelivery:
@@ -133,13 +135,9 @@ class RelayProcess:
 
     def __init__(self, folder: Path, bootstrap: str, *words: str) -> None:
         self.folder = folder
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLTALLY_")}
-        self.log = (folder / "relay.log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "relay", *words],
-            cwd=folder, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-            env={**environment, "PYTHONPATH": str(ROOT), "CALLTALLY_KAFKA_BOOTSTRAP_SERVERS": bootstrap},
-        )  # fmt: skip
+        environ = environment({"CALLTALLY_KAFKA_BOOTSTRAP_SERVERS": bootstrap})
+        self.log = folder / "relay.log"
+        self.process = Calltally(folder, ["relay", *words], environ, self.log)
 
     def report(self) -> relay_report.Report | None:
         """What this process, not one before it, said of itself."""
@@ -148,15 +146,13 @@ class RelayProcess:
 
     def published(self, position: int) -> None:
         def reached() -> bool:
-            assert self.process.poll() is None, (self.folder / "relay.log").read_text()
+            assert self.process.poll() is None, self.log.read_text()
             report = self.report()
             return report is not None and report.position >= position
 
-        until(reached, (self.folder / "relay.log").read_text)
+        until(reached, self.log.read_text)
 
     def end(self, number: signal.Signals) -> int:
         """Send a signal and wait for the end; the exit code."""
         self.process.send_signal(number)
-        code = self.process.wait(30)
-        self.log.close()
-        return code
+        return self.process.wait(30)

@@ -14,10 +14,11 @@ from calls.records import Topic
 from ingest import topics
 from tests import command
 from tests.command import rows, run
-from tests.kafka.reading import administrating, everything
+from tests.kafka.reading import administrating, delete_topics, everything
 from tests.kafka.relaying import faulty, published, relaying, settings, webhooks, writing
 from tools.kafka import broker
-from tools.kafka.broker import SUPER_USER, Cluster, free_ports
+from tools.kafka.broker import SUPER_USER, Cluster
+from tools.ports import free_ports
 
 pytestmark = pytest.mark.kafka
 
@@ -68,10 +69,7 @@ def guarded(kafka: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
 @pytest.fixture
 def empty(guarded: Guarded) -> Guarded:
     """The same without topics."""
-    with administrating(guarded.cluster.bootstrap) as client:
-        ours = [topic for topic in client.list_topics() if topic in set(Topic)]
-        if ours:
-            client.delete_topics(ours)
+    delete_topics(guarded.cluster.bootstrap)
     return guarded
 
 

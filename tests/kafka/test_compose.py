@@ -18,8 +18,8 @@ from calls.settings import load_without_secrets
 from dashboard.password import hashed
 from tests.command import ROOT
 from tests.composing import Service, services
-from tests.ports import free_ports
 from tools.kafka.broker import Cluster
+from tools.ports import free_ports
 
 pytestmark = pytest.mark.kafka
 
@@ -132,7 +132,6 @@ def machine(tmp_path: Path, cluster: Cluster) -> Iterator[Machine]:
         made.stop()
 
 
-@pytest.mark.timeout(240)
 def test_a_webhook_goes_in_and_its_call_comes_out(machine: Machine) -> None:
     """Signed and posted to ingest, through Kafka, counted by the SQL that the dashboard asks; then all stop."""
     sent = machine.run("ingest", "send", "inboundflow", "--event", "call.completed", "--count", "3")

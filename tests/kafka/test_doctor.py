@@ -13,7 +13,8 @@ from tests import command
 from tests.command import rows, run
 from tests.kafka.relaying import published, relaying, settings, webhooks, writing
 from tests.kafka.test_topics import make
-from tools.kafka.broker import Cluster, free_ports
+from tools.kafka.broker import Cluster
+from tools.ports import free_ports
 
 pytestmark = pytest.mark.kafka
 

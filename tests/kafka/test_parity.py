@@ -25,7 +25,7 @@ from calls.settings import Settings
 from tests.faults.length import LONG
 from tests.journalling import edit
 from tests.kafka.mixture import counts, mixture
-from tests.kafka.reading import Read, administrating, everything
+from tests.kafka.reading import Read, delete_topics, everything
 from tests.kafka.relaying import RelayProcess, writing
 from tests.kafka.workers import WorkerProcess, data_folder
 from tests.published import LISTS, columns_of, public_calls
@@ -58,8 +58,7 @@ class Made(NamedTuple):
 @pytest.fixture(scope="module", params=range(3 if LONG else 1), ids="seed{}".format)
 def made(request: pytest.FixtureRequest, shared_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Both stores after all of the traffic."""
-    with administrating(shared_cluster.bootstrap) as client:
-        client.delete_topics([topic for topic in client.list_topics() if topic in set(Topic)])
+    delete_topics(shared_cluster.bootstrap)
     return _run(request.param, shared_cluster.bootstrap, tmp_path_factory.mktemp("parity"))
 
 

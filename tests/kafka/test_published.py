@@ -20,7 +20,7 @@ from tests.published import columns_of, public_calls
 from tests.waiting import until
 from tools.kafka.broker import Cluster
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.kafka
 
 PUBLISHED = (Topic.CALLS, Topic.DEAD)
 

@@ -22,11 +22,13 @@ from calls.provider import discover
 from calls.records import Chunk, Joiner, read_delivery, read_notice
 from ingest import relay_state
 from ingest.relay import Relay
+from tests.forking import ROOT
 from tests.journalling import as_read, edit
 from tests.kafka.reading import NOTICES, administrating, everything, repeated_positions
-from tests.kafka.relaying import ROOT, RelayProcess, faulty, published, relaying, settings, webhook, webhooks, writing
+from tests.kafka.relaying import RelayProcess, faulty, published, relaying, settings, webhook, webhooks, writing
 from tests.waiting import until
-from tools.kafka.broker import Cluster, free_ports
+from tools.kafka.broker import Cluster
+from tools.ports import free_ports
 
 pytestmark = pytest.mark.kafka
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 import time
@@ -20,6 +21,7 @@ from tests.kafka.reading import Read, administrating, everything, repeated_posit
 from tests.kafka.relaying import (
     RelayProcess,
     Writing,
+    endless_webhooks,
     faulty,
     published,
     relaying,
@@ -32,14 +34,7 @@ from tests.waiting import until
 from tools.kafka import broker
 from tools.kafka.broker import Cluster
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-def own_cluster(kafka: None, tmp_path: Path) -> Iterator[Cluster]:
-    """A broker of the test's own, to be broken."""
-    with broker.cluster(tmp_path / "kafka") as cluster:
-        yield cluster
+pytestmark = pytest.mark.kafka
 
 
 @pytest.fixture
@@ -57,16 +52,13 @@ def proxied(kafka: None, tmp_path: Path) -> Iterator[tuple[Cluster, Proxy, str]]
 
 @contextmanager
 def steady_traffic(journal: Writing, per_s: int) -> Iterator[None]:
-    """Webhooks all the while; that each is durable at once is part of it."""
+    """Webhooks all the while, each batch after the one before it is durable."""
     stopping = threading.Event()
-    slowest = [0.0]
 
     def write() -> None:
-        supply = iter(webhooks(100_000 if LONG else 30_000, seed=99))
+        supply = endless_webhooks(seed=99)
         while not stopping.wait(0.02):
-            begun = time.monotonic()
-            journal.append([next(supply) for _ in range(max(1, per_s // 50))])
-            slowest[0] = max(slowest[0], time.monotonic() - begun)
+            journal.append(list(itertools.islice(supply, max(1, per_s // 50))))
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -75,8 +67,12 @@ def steady_traffic(journal: Writing, per_s: int) -> Iterator[None]:
     finally:
         stopping.set()
         thread.join()
-    # The door waits for the disk only. A commit takes milliseconds; what the broker does takes seconds.
-    assert slowest[0] < 2.0
+
+
+def goes_on(journal: Writing) -> None:
+    """The door waits for the disk only: batch after batch becomes durable while the broker is away."""
+    enough = len(journal.records) + 200
+    until(lambda: len(journal.records) >= enough, lambda: f"the journal stands at {len(journal.records)}")
 
 
 def assert_complete(journal: Writing, bootstrap: str) -> int:
@@ -121,6 +117,7 @@ def test_a_broker_killed_and_back(own_cluster: Cluster, tmp_path: Path) -> None:
                 node.kill()
                 sentence = faulty(relay, "broker_unavailable")
                 assert f"{node.bootstrap} cannot be reached (Connection refused)" in sentence
+                goes_on(journal)
                 node.start()
                 node.wait()
                 until(lambda: relay.state.fault is None, lambda: f"{relay.state}", seconds=60)
@@ -149,6 +146,7 @@ def test_a_broker_that_stops_answering(own_cluster: Cluster, tmp_path: Path) -> 
             until(lambda: relay.state.position > 200, seconds=30)
             node.pause()
             faulty(relay, "broker_unavailable")
+            goes_on(journal)
             threading.Event().wait(30 if LONG else 2)
             assert relay.state.fault is not None
             node.resume()
@@ -286,6 +284,7 @@ def test_three_brokers_of_which_one_dies(kafka: None, tmp_path: Path) -> None:
             until(lambda: relay.state.position > reached, lambda: f"{relay.state}", seconds=60)
             cluster.nodes[1].kill()
             faulty(relay, "broker_unavailable")
+            goes_on(journal)
             cluster.nodes[1].start()
             cluster.nodes[1].wait()
             reached = relay.state.position + 500

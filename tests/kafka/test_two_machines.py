@@ -16,10 +16,10 @@ from calls.settings import load
 from tests.command import rows, run, running, told
 from tests.kafka.relaying import RelayProcess
 from tests.kafka.workers import WorkerProcess
-from tests.ports import free_ports
 from tools.kafka.broker import Cluster
+from tools.ports import free_ports
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.kafka
 
 PAGE = Path(__file__).parents[2] / "docs" / "two-machines.md"
 TOKEN = "5d1f0c7e9b3a48265d1f0c7e9b3a4826"

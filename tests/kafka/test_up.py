@@ -20,9 +20,9 @@ from analytics.access import read_token
 from analytics.client import Client
 from calls.records import Topic
 from tests.e2e.test_up import COMMAND, ENVIRONMENT, ROOT, Running
-from tests.ports import free_ports
 from tools.kafka import broker
 from tools.kafka.broker import Cluster
+from tools.ports import free_ports
 
 pytestmark = pytest.mark.kafka
 
@@ -99,7 +99,6 @@ def ends(processes: Sequence[tuple[str, psutil.Process]]) -> list[str]:
     return order
 
 
-@pytest.mark.timeout(240)
 def test_every_webhook_is_counted_once_whatever_is_killed(cluster: Cluster, tmp_path: Path) -> None:
     """Four platforms in, worker and relay killed and started again, exactly what was answered 200 in DuckDB."""
     with up(tmp_path, cluster.bootstrap, "--no-dashboard") as running:
@@ -117,7 +116,6 @@ def test_every_webhook_is_counted_once_whatever_is_killed(cluster: Cluster, tmp_
     assert calls == [{"provider": source, "n": 30} for source in SOURCES]
 
 
-@pytest.mark.timeout(240)
 def test_an_interrupt_stops_all_in_the_order_of_the_path(cluster: Cluster, tmp_path: Path) -> None:
     """Ctrl-C: ingest, relay, worker, dashboard; exit code 0, and nothing is left."""
     with up(tmp_path, cluster.bootstrap) as running:
@@ -134,7 +132,6 @@ def test_an_interrupt_stops_all_in_the_order_of_the_path(cluster: Cluster, tmp_p
         running.until(lambda: not any(child.is_running() for child in family), "no process is left", 10)
 
 
-@pytest.mark.timeout(240)
 def test_a_kafka_that_is_away_at_the_start_costs_nothing(kafka: None, tmp_path: Path) -> None:
     """Everything starts and says what it waits for; webhooks are accepted, and counted once Kafka is there."""
     (port,) = free_ports(1)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,9 +13,10 @@ from analytics.client import Client
 from calls.errors import QueryError
 from calls.settings import Settings, load
 from tests.command import environment, settings_file
+from tests.forking import Calltally
 from tests.kafka.relaying import DEADLINE_S
-from tests.ports import free_ports
 from tests.waiting import until
+from tools.ports import free_ports
 
 
 def data_folder(folder: Path, bootstrap: str = "", **more: object) -> Settings:
@@ -37,11 +36,7 @@ class WorkerProcess:
         self._client: Client | None = None
         self._environ = environ or {}
         self.log = folder / "worker.log"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", "worker", *words],
-                cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(environ),
-            )  # fmt: skip
+        self.process = Calltally(folder, ["worker", *words], environment(environ), self.log)
 
     def query(self, text: str) -> pa.Table | None:
         """What its SQL endpoint answers; None while it does not."""
@@ -80,8 +75,8 @@ class WorkerProcess:
         try:
             return self.process.wait(30)
         except subprocess.TimeoutExpired:
-            os.kill(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait(30)
             raise
 
     def __enter__(self) -> WorkerProcess:
