@@ -33,6 +33,7 @@ from calls.model import (
     Trust,
     Verdict,
 )
+from streams.copies import choose, point_of
 from streams.fold import fold
 from streams.recent import KnownCall, RecentCalls
 from streams.steps import interpret
@@ -144,72 +145,21 @@ class Applier:
                 letter = _letter_of(record, _journal_of(record, records, positions))
                 place = _place(letter.delivery)
                 beside[place], lost[place] = _row_of_damaged(letter), letter
-        counting = self._counting(deliveries, batch, beside)
+        deadly = {} if self._crashes is None else self._crashes.deadly
+        counting, repeated, replaced = choose(deliveries, self._store, deadly)
+        batch.deliveries.extend([_row(delivery, Verdict.ACCEPTED) for delivery in counting])
+        batch.replaced_event_ids.extend(replaced)
+        beside.update((_place(delivery), _row(delivery, Verdict.REPEATED)) for delivery in repeated)
         for place in self._not_yet_applied(beside, positions):
             batch.deliveries.append(beside[place])
             if place in lost:
                 batch.dead_letters.append(lost[place])
-        told = _interpret(counting, batch, {} if self._crashes is None else self._crashes.deadly)
+        told = _interpret(counting, batch, deadly)
         touched = self._change_calls(told, batch)
         self._store.apply(batch)
         self._recent.keep(touched)
         self._on_commit(batch)
         self._count(len(records), batch)
-
-    def _counting(
-        self, deliveries: Sequence[Delivery], batch: Batch, beside: dict[Place, DeliveryRow]
-    ) -> Iterable[Delivery]:
-        """The deliveries that count, each with its row in the batch; the rows of repeats are put beside.
-
-        Of equal ids the one that counts stands lowest in the journals of those that can be read, in whatever order
-        they come: several journals may hold the same webhook. So it takes the place of one that was applied before.
-        """
-        ids = [delivery.id for delivery in deliveries]
-        standing = self._store.known(ids)
-        if not standing and len(set(ids)) == len(ids):
-            batch.deliveries.extend([_row(delivery, Verdict.ACCEPTED) for delivery in deliveries])
-            return deliveries
-        unread = self._unread({one.id: standing[one.id] for one in deliveries if _is_copy(one, standing)})
-        counting: dict[str, Delivery] = {}
-        for delivery in sorted(deliveries, key=_point):
-            point, among, held = _point(delivery), counting.get(delivery.id), standing.get(delivery.id)
-            at = held if among is None else _point(among)
-            if point in (at, held):
-                continue
-            if at is not None and not self._takes_place(
-                delivery,
-                is_lower=point < at,
-                of_read=delivery.id not in unread if among is None else self._reads(among),
-            ):
-                beside[_place(delivery)] = _row(delivery, Verdict.REPEATED)
-                continue
-            if among is not None:
-                beside[_place(among)] = _row(among, Verdict.REPEATED)
-            elif held is not None:
-                batch.replaced_event_ids.append(delivery.id)
-            counting[delivery.id] = delivery
-        batch.deliveries.extend([_row(delivery, Verdict.ACCEPTED) for delivery in counting.values()])
-        return counting.values()
-
-    def _takes_place(self, delivery: Delivery, *, is_lower: bool, of_read: bool) -> bool:
-        """Whether it counts instead of an equal one: nothing that was read gives way to what cannot be."""
-        if of_read and not is_lower:
-            return False
-        return (is_lower and not of_read) or self._reads(delivery)
-
-    def _reads(self, delivery: Delivery) -> bool:
-        """Whether it is no dead letter. Equal bytes may differ in that: their headers do, and the source's org may."""
-        if self._crashes is not None and delivery.id in self._crashes.deadly:
-            return False
-        meaning = interpret(delivery)
-        delivery.__dict__.pop("payload", None)
-        return not isinstance(meaning, DeadLetter)
-
-    def _unread(self, standing: Mapping[str, StreamPoint]) -> set[str]:
-        """Those of the ids of which nothing was read; what was read, but cannot be stored, is not tried again."""
-        places = {Place(point.journal_id, point.position): name for name, point in standing.items()}
-        reasons = self._store.not_understood(places) if places else {}
-        return {places[place] for place, reason in reasons.items() if reason != NOT_STORABLE}
 
     def _not_yet_applied(self, rows: Mapping[Place, object], positions: Sequence[Position]) -> list[Place]:
         """The places of these rows, without those that have a row in the store."""
@@ -268,11 +218,11 @@ class Applier:
         batch = Batch(positions=list(positions), applied_at=self._clock())
         detail = f"{type(cause).__name__}: {cause}"[:500]
         earlier = self._store.known([delivery.id]).get(delivery.id)
-        if earlier is None or (_point(delivery) < earlier and self._is_dead(earlier)):
+        if earlier is None or (point_of(delivery) < earlier and self._is_dead(earlier)):
             batch.dead_letters.append(DeadLetter(reason=NOT_STORABLE, detail=detail, delivery=delivery))
             batch.deliveries.append(_row(delivery, Verdict.ACCEPTED))
             batch.replaced_event_ids.extend([] if earlier is None else [delivery.id])
-        elif earlier != _point(delivery) and not self._store.places([_place(delivery)]):
+        elif earlier != point_of(delivery) and not self._store.places([_place(delivery)]):
             batch.deliveries.append(_row(delivery, Verdict.REPEATED))
         self._store.apply(batch)
         self._on_commit(batch)
@@ -393,16 +343,6 @@ def _read_again(key: CallKey, stored: StoredEvent) -> TimelineEvent:
         f"Event {stored.event_id} of the store reads differently now: it was stored by another version of the code. "
         "Rebuild the store with `calltally rebuild`."
     )
-
-
-def _point(delivery: Delivery) -> StreamPoint:
-    return StreamPoint(delivery.received_at, delivery.journal_id, delivery.position)
-
-
-def _is_copy(delivery: Delivery, standing: Mapping[str, StreamPoint]) -> bool:
-    """Whether an equal one is applied that stands elsewhere."""
-    at = standing.get(delivery.id)
-    return at is not None and at != _point(delivery)
 
 
 def _row(delivery: Delivery, verdict: Verdict) -> DeliveryRow:
