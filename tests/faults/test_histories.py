@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from analytics.store import Store
-from streams import apply
+from streams import apply, copies
 from streams.publishing import Publishing
 from tests.faults.histories.history import Broken, run_seeds
 from tests.faults.power_cuts import memory_folder
@@ -46,7 +46,7 @@ def test_a_call_that_is_not_counted_again_would_be_found(folder: Path, monkeypat
 
 def test_an_unreadable_copy_that_takes_a_place_would_be_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lower copy that is a dead letter took the events of the one that counted, and left their call as it was."""
-    monkeypatch.setattr(apply.Applier, "_takes_place", lambda *_, is_lower, of_read: is_lower)
+    monkeypatch.setattr(copies, "_takes_place", lambda *_, is_lower, of_read: is_lower)
     with pytest.raises(Broken, match=r"^seed \d+: "):
         run_seeds(SEEDS, folder)
 
