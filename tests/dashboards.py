@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 from analytics.store import Store
+from dashboard import data
 from streams.worker_state import WorkerState
 from tests.serving import TOKEN, Serving, serving
 
@@ -29,6 +30,8 @@ def served(
         patch.setenv("CALLTALLY_SQL_TOKEN", TOKEN)
         patch.setenv("CALLTALLY_DATA_DIR", str(folder))
         patch.chdir(folder)
+        # Each drawing sees what a test has just put into the store.
+        patch.setattr(data, "ASK_AGAIN_S", 0.0)
         yield endpoint
     st.cache_resource.clear()
 
