@@ -13,7 +13,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +28,7 @@ from calls.journal import Append, Damaged, Journal, JournalReader, NewDelivery, 
 from calls.journal_cursor import JournalCursor
 from calls.model import Delivery, Notice
 from tests.faults.disk import SURVIVALS, Disk, Entry, Operation, Survival, read_trace
+from tests.faults.memory import memory_folder
 from tests.faults.preload import SYNCS, Shim
 from tests.journalling import ROOT, Answers, as_read, delivery, notice
 
@@ -310,12 +310,6 @@ def main() -> None:
     shutil.rmtree(scratch)
     took = time.monotonic() - began
     print(f"{tried} states of {len(recorded.entries)} entries, seed {asked.seed}: 0 faults, {took:.0f} s")
-
-
-def memory_folder(prefix: str) -> Path:
-    """A new folder, in memory where there is a file system of that kind: what is tested here is no real disk."""
-    shared = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=shared if os.access(shared, os.W_OK) else None))
 
 
 if __name__ == "__main__":

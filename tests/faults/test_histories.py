@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,20 +10,12 @@ from analytics.store import Store
 from streams import apply, copies
 from streams.publishing import Publishing
 from tests.faults.histories.history import Broken, run_seeds
-from tests.faults.power_cuts import memory_folder
 
 SEEDS = range(96)
 PIECE = 24
 """Each test runs so many; the long form is `python -m tests.faults.histories --count 20000`."""
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    made = memory_folder("histories-")
-    yield made
-    shutil.rmtree(made)
 
 
 @pytest.mark.parametrize("first", SEEDS[::PIECE])

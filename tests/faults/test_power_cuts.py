@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.length import LONG
-from tests.faults.power_cuts import Found, all_cuts, memory_folder, record, some_cuts, try_cuts
+from tests.faults.power_cuts import Found, all_cuts, record, some_cuts, try_cuts
 
 RECORDS = 400 if LONG else 60
 STATES = 700
@@ -19,24 +17,17 @@ SEEDS = range(1, 6) if LONG else range(1, 2)
 pytestmark = pytest.mark.timeout(7200 if LONG else 300)
 
 
-@pytest.fixture
-def scratch() -> Iterator[Path]:
-    folder = memory_folder("power-cuts-")
-    yield folder
-    shutil.rmtree(folder)
-
-
 @pytest.mark.parametrize("failing_syncs", [False, True], ids=["syncs succeed", "some syncs fail"])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_whatever_a_power_cut_leaves_holds_what_was_acknowledged(scratch: Path, seed: int, failing_syncs: bool) -> None:
+def test_whatever_a_power_cut_leaves_holds_what_was_acknowledged(folder: Path, seed: int, failing_syncs: bool) -> None:
     """Unsynced writes dropped, reordered, torn or zeroed: the journal opens, is whole, and takes the next record."""
-    recorded = record(scratch, seed, RECORDS, failing_syncs=failing_syncs)
+    recorded = record(folder, seed, RECORDS, failing_syncs=failing_syncs)
     cuts = all_cuts(recorded, seed, times=2) if LONG else some_cuts(recorded, seed, STATES)
-    assert try_cuts(recorded, cuts, scratch) >= STATES
+    assert try_cuts(recorded, cuts, folder) >= STATES
 
 
-def test_an_answer_before_the_fsync_would_be_found(scratch: Path) -> None:
+def test_an_answer_before_the_fsync_would_be_found(folder: Path) -> None:
     """The proof of the proof: with synchronous = NORMAL a power cut takes back what was acknowledged."""
-    recorded = record(scratch, 1, 30, planted=True)
+    recorded = record(folder, 1, 30, planted=True)
     with pytest.raises(Found, match="acknowledged but gone"):
-        try_cuts(recorded, some_cuts(recorded, 1, STATES), scratch)
+        try_cuts(recorded, some_cuts(recorded, 1, STATES), folder)

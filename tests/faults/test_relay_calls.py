@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +16,6 @@ import pytest
 
 from tests.command import environment
 from tests.faults.length import LONG
-from tests.faults.power_cuts import memory_folder
 from tests.faults.preload import WRITES, Shim
 from tests.kafka.reading import everything
 from tests.kafka.relaying import Writing, webhooks, writing
@@ -46,13 +44,6 @@ KEEPS_FROM_SAVING = {"no space to write", "writes fail"}
 def own_cluster(kafka: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with broker.cluster(tmp_path_factory.mktemp("kafka")) as made:
         yield made
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    made = memory_folder("relay-calls-")
-    yield made
-    shutil.rmtree(made)
 
 
 @pytest.mark.parametrize("fault", FAULTS if LONG else sorted(KEEPS_FROM_SAVING))

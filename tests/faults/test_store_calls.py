@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from calls.model import Rules
 from streams.rebuild import rebuild
 from tests.command import environment
 from tests.faults.length import LONG
-from tests.faults.power_cuts import memory_folder
 from tests.faults.preload import SYNCS, WRITES, Call, Shim
 from tests.journalling import Answers
 from tests.storing import everything
@@ -72,13 +70,6 @@ STOPS_COMMITS = {"no space to write", "writes fail", "syncs fail", "syncs find n
 SHORT = {"no space to write", "some writes fail", "writes are short", "syncs fail", "syncs stall"}
 MAY_BE_UNSEEN = {"truncations fail", "nothing can be opened"}
 """A healthy store does neither."""
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    made = memory_folder("store-calls-")
-    yield made
-    shutil.rmtree(made)
 
 
 class Work:

@@ -17,7 +17,7 @@ from calls.journal_row import Damaged
 from calls.model import Delivery
 from streams.apply import JOURNAL, Applier
 from tests.faults.length import LONG
-from tests.faults.power_cuts import memory_folder
+from tests.faults.memory import memory_folder
 from tests.storing import everything, rows
 from tests.test_worker import RULES, caught_up, journalled, running, samples, webhook
 from tests.waiting import until

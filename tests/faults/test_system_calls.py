@@ -20,7 +20,6 @@ from calls.journal import JournalReader
 from calls.model import Delivery, delivery_id
 from tests.faults.disk import SURVIVALS, Disk, read_trace
 from tests.faults.length import LONG
-from tests.faults.power_cuts import memory_folder
 from tests.faults.preload import SYNCS, WRITES, Call, Shim
 from tests.ingesting import Ingest, ingesting, signed
 from tests.waiting import until
@@ -51,13 +50,6 @@ STALLS: dict[str, FaultOn] = {
     "syncs stall": lambda shim: shim.stall(SYNCS, name="journal"),
     "writes stall": lambda shim: shim.stall(WRITES, name="journal"),
 }
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    made = memory_folder("system-calls-")
-    yield made
-    shutil.rmtree(made)
 
 
 class Senders:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tests.faults.histories.history import Broken, run_seeds
-from tests.faults.power_cuts import memory_folder
+from tests.faults.memory import memory_folder
 
 
 class Piece(NamedTuple):
