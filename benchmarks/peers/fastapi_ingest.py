@@ -11,8 +11,7 @@ SECRET = os.environ["PEER_SECRET"].encode()
 app = FastAPI()
 
 
-@app.post("/webhooks/inboundflow")
-async def receive(request: Request) -> dict[str, bool]:
+async def verified(request: Request) -> bytes:
     body = await request.body()
     timestamp = request.headers["x-inboundflow-timestamp"]
     expected = "sha256=" + hmac.new(SECRET, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
@@ -20,4 +19,10 @@ async def receive(request: Request) -> dict[str, bool]:
         raise HTTPException(401)
     if abs(time.time() - int(timestamp)) > 300:
         raise HTTPException(401)
+    return body
+
+
+@app.post("/webhooks/inboundflow")
+async def receive(request: Request) -> dict[str, bool]:
+    await verified(request)
     return {"received": True}
