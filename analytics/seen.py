@@ -49,7 +49,9 @@ class Seen:
         self._room -= len(keys)
 
     def maybe(self, keys: Iterable[int]) -> list[int]:
-        """Those of the keys that may be there, each once."""
+        """Those of the keys that may be there, each once; nearly nothing where none ever was."""
+        if not (self._layers or self._known.size):
+            return []
         distinct = list(dict.fromkeys(keys))
         layers = self._layers
         return [

@@ -7,7 +7,7 @@ call. Ranges are widened to whole 15 minutes so that both grains agree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -126,13 +126,17 @@ def selected(
         known = sorted(asked.columns | (asked.by_call.columns if asked.by_call else frozenset()))
         raise SettingsError(f"'{slice_by}' cannot slice this number; {', '.join(known)} can.")
     bucket_sql = bucket_of(relation.time, bucket, filters.start, filters.end, filters.zone)
-    slice_sql = f'CAST("{slice_by}" AS VARCHAR)' if slice_by else "CAST(NULL AS VARCHAR)"
     where, parameters = narrowed(relation, filters)
     if "$zone" in bucket_sql:
         parameters["zone"] = filters.zone
-    if without:
-        where += f" AND provider NOT IN ({', '.join(_quoted(provider) for provider in sorted(without))})"
-    return f'SELECT *, {bucket_sql} AS bucket, {slice_sql} AS "slice" FROM {relation.rows} WHERE {where}', parameters
+    return cut(f"{relation.rows} WHERE {where}", bucket_sql, slice_by, without), parameters
+
+
+def cut(rows: str, bucket: str, slice_by: str | None, without: Collection[str]) -> str:
+    """The query for `rows`, which end in a condition, with `bucket` and `slice` beside them, as a metric takes them."""
+    sliced = f'CAST("{slice_by}" AS VARCHAR)' if slice_by else "CAST(NULL AS VARCHAR)"
+    only = f" AND provider NOT IN ({', '.join(map(_quoted, sorted(without)))})" if without else ""
+    return f'SELECT *, {bucket} AS bucket, {sliced} AS "slice" FROM {rows}{only}'
 
 
 def narrowed(relation: Relation, filters: Filters) -> tuple[str, dict[str, Parameter]]:

@@ -147,7 +147,7 @@ class Store:
 
     def copies(self, delivery_ids: Collection[str]) -> dict[str, list[StreamPoint]]:
         """Where those of the deliveries stand once more that came more than once; what came once costs no look-up."""
-        maybe = self._repeated.maybe(map(columns.delivery_hash, delivery_ids)) if self._repeats else ()
+        maybe = self._repeated.maybe(map(columns.delivery_hash, delivery_ids))
         found: dict[str, list[StreamPoint]] = defaultdict(list)
         if maybe:
             rows = self._read(
@@ -319,7 +319,6 @@ class Store:
         self._calls = self._seen("kept.calls", "call_hash")
         self._deliveries = self._seen("kept.deliveries", "id_hash")
         self._repeated = self._seen("kept.deliveries", "id_hash", _IS_REPEAT)
-        self._repeats = self._repeated.bytes > 0
         self._dead = self._seen("kept.dead_letters", "position")
         furthest = "SELECT journal_id, max(position) FROM kept.deliveries GROUP BY journal_id"
         self._furthest: dict[str, int] = dict(self._writer.execute(furthest).fetchall())
@@ -384,7 +383,6 @@ class Store:
                 self._furthest[row.journal_id] = row.position
         self._dead.add([letter.delivery.position for letter in batch.dead_letters])
         if again:
-            self._repeats = True
             self._repeated.add(list(map(columns.delivery_hash, again)))
         hashes = [columns.call_hash(change.key) for change in batch.changes]
         for key, change in zip(hashes, batch.changes, strict=True):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from analytics.cutting import bucket_of, plain_bucket_of
 from analytics.metric import TYPED, Metric, Partial, offered
-from analytics.selection import RELATIONS, Filters, Parameter, Relation, narrowed
+from analytics.selection import RELATIONS, Filters, Parameter, Relation, cut, narrowed
 
 __all__ = ["Question", "grouped", "together"]
 
@@ -35,8 +35,8 @@ class Question:
     @property
     def relation(self) -> Relation:
         """The rows that answer it."""
-        cut = () if self.slice_by is None else (self.slice_by,)
-        return RELATIONS[self.metric.relation].holding(*self.filters.columns, *cut)
+        sliced = () if self.slice_by is None else (self.slice_by,)
+        return RELATIONS[self.metric.relation].holding(*self.filters.columns, *sliced)
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -57,8 +57,8 @@ class Question:
     def columns(self) -> set[str]:
         """The columns of its rows that it looks at."""
         found = set(self.relation.columns).intersection(re.findall(r"\w+", self.metric.text))
-        cut = {self.slice_by} if self.slice_by else set()
-        return found | cut | ({"provider"} if self.metric.not_available_from() else set())
+        sliced = {self.slice_by} if self.slice_by else set()
+        return found | sliced | ({"provider"} if self.metric.not_available_from() else set())
 
 
 def grouped(questions: Iterable[Question]) -> list[list[Question]]:
@@ -73,9 +73,9 @@ def grouped(questions: Iterable[Question]) -> list[list[Question]]:
     found = []
     for by_bucket in groups.values():
         whole = by_bucket.pop("all", [])
-        cut = sorted(by_bucket.values(), key=len, reverse=True) or [[]]
+        most, *others = sorted(by_bucket.values(), key=len, reverse=True) or [[]]
         # What is not cut by time goes along with the buckets that most are cut by.
-        found += [[*cut[0], *whole], *cut[1:]]
+        found += [[*most, *whole], *others]
     return found + alone
 
 
@@ -104,8 +104,8 @@ def _summed(questions: Sequence[Question]) -> tuple[str, dict[str, Parameter], s
     """The rows that all of them read, summed up, their parameters, and how a row's bucket is read from them."""
     relation, filters = questions[0].relation, questions[0].filters
     where, parameters = narrowed(relation, filters)
-    cut = next((one.bucket for one in questions if one.bucket != "all"), "all")
-    asked = (relation.time, cut, filters.start, filters.end, filters.zone)
+    step = next((one.bucket for one in questions if one.bucket != "all"), "all")
+    asked = (relation.time, step, filters.start, filters.end, filters.zone)
     plain = plain_bucket_of(*asked)
     bucket = plain or bucket_of(*asked)
     if "$zone" in bucket:
@@ -113,19 +113,16 @@ def _summed(questions: Sequence[Question]) -> tuple[str, dict[str, Parameter], s
     columns = [f'"{column}"' for column in sorted({column for one in questions for column in one.columns()})]
     sums = [f"sum({name}) AS {name}" for name in relation.sums]
     listed = ", ".join([f"{bucket} AS began", *columns, *sums])
-    began = _NO_BUCKET if cut == "all" else "timezone('UTC', began)" if plain else "began"
+    began = _NO_BUCKET if step == "all" else "timezone('UTC', began)" if plain else "began"
     return f"SELECT {listed} FROM {relation.rows} WHERE {where} GROUP BY ALL", parameters, began
 
 
 def _answered(question: Question, place: int, began: str) -> tuple[str, dict[str, Parameter]]:
     """One question's rows, from the rows summed up before."""
-    metric, cut = question.metric, question.slice_by
+    metric = question.metric
     bucket = _NO_BUCKET if question.bucket == "all" else began
-    sliced = f'CAST("{cut}" AS VARCHAR)' if cut else "CAST(NULL AS VARCHAR)"
-    silent = ", ".join(f"'{provider}'" for provider in sorted(metric.not_available_from()))
-    only = f" WHERE provider NOT IN ({silent})" if silent else ""
-    rows = f'SELECT *, {bucket} AS bucket, {sliced} AS "slice" FROM summed{only}'
-    values = offered(question.filters, bucket=question.bucket, slice_by=cut, partial=question.partial)
+    rows = cut("summed WHERE true", bucket, question.slice_by, metric.not_available_from())
+    values = offered(question.filters, bucket=question.bucket, slice_by=question.slice_by, partial=question.partial)
     used: dict[str, Parameter] = {}
 
     def named_apart(found: re.Match[str]) -> str:

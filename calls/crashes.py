@@ -57,7 +57,7 @@ class _Kept(msgspec.Struct):
     """The one that was being applied alone, because it was in doubt before."""
     deaths: dict[str, int] = msgspec.field(default_factory=dict)
     """How many processes ended while this delivery was named; one that left a sign counts as `UNSIGNED`."""
-    killed_for_memory: int = 0
+    killed_for_memory: int | None = None
     """How many processes of this machine the kernel had killed for want of memory when this one began."""
     deadly: dict[str, str] = msgspec.field(default_factory=dict)
     """Deliveries that are passed over, and why; by id."""
@@ -231,8 +231,9 @@ class Crashes:
                     return first
         except OSError:
             pass
-        killed = _killed_for_memory() - self._kept.killed_for_memory
-        return "Out of memory: the kernel has killed a process since." if killed > 0 else ""
+        before = self._kept.killed_for_memory
+        killed = before is not None and _killed_for_memory() > before
+        return "Out of memory: the kernel has killed a process since." if killed else ""
 
     def _blame(self, delivery_id: str, sign: str) -> None:
         kept = self._kept

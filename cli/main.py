@@ -26,9 +26,10 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         add_completion=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
+        rich_markup_mode="markdown",
     )
     names = [path.stem for path in Path(cli.__path__[0]).glob("*.py") if _APP.search(path.read_text())]
+    # First what a newcomer looks for.
     for name in sorted(names, key=lambda name: (name != "up", name)):
         app.add_typer(importlib.import_module(f"cli.{name}").app)
     return app

@@ -326,14 +326,15 @@ def _choices_now() -> Choices:
         "WHERE agent_id IS NOT NULL AND agent_name <> '' GROUP BY agent_id"
     )
     names = {str(row["agent_id"]): str(row["name"]) for row in named}
-    there = (
-        {column: {str(row[column]) for row in rows if row[column] is not None} for column in rows[0]} if rows else {}
-    )
-    agents = {agent: names.get(agent, agent) for agent in there.get("agent_id", ())}
+
+    def there(column: str) -> set[str]:
+        return {str(row[column]) for row in rows if row[column] is not None}
+
+    agents = {agent: names.get(agent, agent) for agent in there("agent_id")}
     return Choices(
-        providers=sorted(there.get("provider", ())),
+        providers=sorted(there("provider")),
         agents=dict(sorted(agents.items(), key=lambda item: (item[1].casefold(), item[0]))),
-        directions=sorted(there.get("direction", ())),
+        directions=sorted(there("direction")),
     )
 
 

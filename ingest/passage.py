@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 
 WAITING_BYTES = 1 << 20
-"""Room for some thousand connections under way; the kernel counts far more for one than its few bytes."""
+"""The kernel counts 768 for a connection under way: 2,700 fit where it grants all of this, 550 by Linux's default."""
 
 
 class Passage:
