@@ -47,6 +47,9 @@ WINDOW_BYTES: Final = 16 << 20
 PRODUCER_BATCH_BYTES: Final = 512 << 10
 LINGER_MS: Final = 20
 """How long a batch of a backlog is gathered; what is published at rest does not wait for it, it is flushed."""
+GATHERED_ROWS: Final = 32
+"""Where so many come while others are published, the next are gathered for as long as a batch of a backlog is: each
+round trip costs as much as ten records."""
 DELIVERY_TIMEOUT_S: Final = 120.0
 """After so long without an acknowledgement a producer is given up for a new one, which begins at the position."""
 SAVE_S: Final = 0.5
@@ -154,6 +157,8 @@ class Publication:
             if self._window:
                 return
             self._go_on()
+            if len(records) >= GATHERED_ROWS:
+                self._stopping.wait(LINGER_MS / 1000)
             if not self._reader.wait(self._read, TICK_S):
                 self._state.journal_position = self._read
         if time.monotonic() - self._saved_at > SAVE_S:

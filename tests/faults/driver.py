@@ -19,6 +19,8 @@ CONNECTIONS = 4
 """Of each platform."""
 SHORTER = 200
 """Retries come that much sooner than the platforms' own, or no run would end."""
+STALL_S = 1.0
+"""No more than what is due in this time is made up for."""
 
 
 class Driver:
@@ -83,13 +85,16 @@ class Driver:
             for _ in range(CONNECTIONS)
         ]
         source = webhooks(self._dice, self._only, long=self._long)
+        due = time.monotonic()
         while not self._stopping.is_set():
             burst = 1 if self._steady else self._dice.randrange(1, 60)
             for _ in range(burst):
                 webhook = next(source)
                 queues[webhook.source].put_nowait(webhook)
             quiet = 0.7 if not self._steady and self._dice.random() < 0.1 else burst / self._per_s
-            await asyncio.sleep(quiet)
+            # By the clock: what sending takes does not make it slower. After a long stall it goes on from there.
+            due = max(due, time.monotonic() - STALL_S) + quiet
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
         for queue in queues.values():
             for _ in range(CONNECTIONS):
                 queue.put_nowait(None)
