@@ -25,6 +25,8 @@ ARRIVED_NAMES_MAX = 20
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Request headers as they arrived: lower-case names, repeated names kept apart."""
+TIMESTAMP_OUTSIDE_WINDOW = "timestamp_outside_window"
+"""The refusal of what is rightly signed, but too early or too late."""
 
 
 class Part(StrEnum):
@@ -180,7 +182,7 @@ def _refuse_outside_window(scheme: Scheme, timestamp: bytes, now_s: float) -> No
             raise SignatureRejected(
                 f"The signature is right, but its timestamp is {distance_s:.0f} s {way}; "
                 f"{scheme.tolerance_s} s are allowed. Check this machine's clock.",
-                code="timestamp_outside_window",
+                code=TIMESTAMP_OUTSIDE_WINDOW,
             )
 
 

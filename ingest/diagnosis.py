@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from calls.errors import PayloadMalformed, SignatureRejected
 from calls.payload import parse
 from calls.provider import Provider, discover
-from calls.signing import Headers, verify
+from calls.settings import FILE_NAME, secret_variable
+from calls.signing import TIMESTAMP_OUTSIDE_WINDOW, Headers, verify
 from ingest.gate import Gate
 
 BODY_BYTES = 256 * 1024
@@ -23,10 +24,18 @@ BODY_BYTES = 256 * 1024
 
 
 def diagnose(gate: Gate, gates: Mapping[str, Gate], headers: Headers, body: bytes, error: SignatureRejected) -> str:
-    """The refusal's message with what would have matched, if anything would."""
+    """The refusal's message with what would have matched, or with the setting to look at."""
+    if error.code == TIMESTAMP_OUTSIDE_WINDOW:
+        # The signature is right: everything that is tried below would match, and say something untrue.
+        return f"{error.message} How much is allowed is the setting inboundflow_tolerance_s."
     for hint in _hints(gate, gates, headers, body, error):
         return f"{error.message} {hint}"
-    return error.message
+    return f"{error.message} Compare the secret in {_where(gate)} with the one at {gate.provider.title}."
+
+
+def _where(gate: Gate) -> str:
+    """Where the secrets of a source stand."""
+    return f"[sources.{gate.name}] of {FILE_NAME} (or {secret_variable(gate.name)})"
 
 
 def _hints(

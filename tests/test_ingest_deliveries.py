@@ -171,6 +171,24 @@ def test_a_stale_timestamp_is_refused(door: Ingest) -> None:
     assert (answer.status_code, answer.json()["error"]) == (401, "timestamp_outside_window")
 
 
+def test_a_stale_timestamp_is_not_said_to_be_another_mistake(door: Ingest) -> None:
+    """The signature is right, so the unchanged body matches in every variation that a diagnosis tries."""
+    body = b'{"event":"call.completed","data":{"call_id":"c-stale-and-right"}}'
+    door.post("inboundflow", body, signed("inboundflow", body, now_s=1_709_064_000))
+    detail = refusal(door, body, "inboundflow")[1]
+    assert "It matches" not in detail
+    assert detail.endswith("How much is allowed is the setting inboundflow_tolerance_s.")
+
+
+def test_a_wrong_signature_names_the_setting_to_check(door: Ingest) -> None:
+    """In log and notice, for whoever runs this; the sender is not told."""
+    body = body_of("c-which-setting")
+    answer = door.post_signed("aisync", body, secret="a-third-secret")
+    where = "[sources.aisync] of calltally.toml (or CALLTALLY_SECRET_AISYNC)"
+    assert where in refusal(door, body)[1]
+    assert "aisync" not in answer.text
+
+
 @pytest.mark.parametrize(
     ("sent", "was_signed", "hint"),
     [
