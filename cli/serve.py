@@ -67,9 +67,12 @@ def worker(
 @app.command()
 def dashboard(host: Host = None, port: Port = None, supervised: Supervised = False) -> None:
     """Show the pages."""
+    from cli.ports import require_free
     from dashboard import serve
 
     settings = all_settings.load_without_secrets(dashboard_host=host, dashboard_port=port)
+    serve.refuse_strangers(settings)
+    require_free("dashboard_port", settings.dashboard_host, settings.dashboard_port)
     _begin(supervised)
     serve.run(settings)
 

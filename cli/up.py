@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calls.errors import CalltallyError
+from cli.ports import require_free
 from cli.supervisor import Child, Supervisor
 
 if TYPE_CHECKING:
@@ -125,16 +125,7 @@ def _check_ports(settings: Settings, dashboard: bool) -> None:
     if dashboard:
         wanted.append(("dashboard_port", settings.dashboard_host, settings.dashboard_port))
     for name, host, port in wanted:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                raise CalltallyError(
-                    f"Port {port} on {host} cannot be used ({error.strerror}): perhaps Calltally already runs. "
-                    f"Choose another with {name} in calltally.toml or CALLTALLY_{name.upper()}."
-                ) from None
+        require_free(name, host, port)
 
 
 def _greet(supervisor: Supervisor, settings: Settings, *, demo: bool, kafka: bool, dashboard: bool) -> None:

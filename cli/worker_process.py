@@ -13,9 +13,13 @@ from analytics.access import ensure_token
 from analytics.query import Limits
 from analytics.store import Store
 from calls.crashes import trace_fatal_errors
+from calls.errors import CalltallyError
+from cli.ports import require_free
 from streams.collector import rare_collections
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from calls.settings import Settings
     from streams.faust_app import KafkaWorker
     from streams.worker import Worker
@@ -29,22 +33,17 @@ def run(settings: Settings, *, kafka: bool = False, from_oldest: bool = False) -
     """Serve until SIGINT or SIGTERM: from the journal, or with `kafka` from what the relay published.
 
     `from_oldest` goes on with the oldest records that Kafka still has. Raises StoreLocked, StoreUnavailable,
-    StoreMismatch, SettingsError.
+    StoreMismatch, SettingsError, CalltallyError where the port is taken.
     """
     os.umask(0o077)  # the store's log and what it spills to disk hold what callers said, as the store does
     trace_fatal_errors(settings.store_path)
-    token = settings.sql_token or ensure_token(settings.sql_token_path)
     worker = _of_kafka(settings, from_oldest) if kafka else _of_journal(settings)
     store = worker.open()
-    app = server.create_app(
-        store,
-        token=token,
-        limits=Limits(timeout_s=settings.sql_timeout_s, max_rows=settings.sql_max_rows),
-        worker_state=worker.state,
-        on_stuck=_restart,
-    )
-    explicit = settings.sql_token is not None
-    web = server.serve(app, settings.sql_host, settings.sql_port, explicit_token=explicit, url=settings.sql_url)
+    try:
+        web = _web(settings, store, worker)
+    except CalltallyError:
+        worker.close()
+        raise
     thread = threading.Thread(target=_apply, args=(worker,), name="apply")
     with rare_collections():
         thread.start()
@@ -55,6 +54,22 @@ def run(settings: Settings, *, kafka: bool = False, from_oldest: bool = False) -
             thread.join(STOP_S)
             worker.close()
             log.info("stopped", position=worker.state.position)
+
+
+def _web(settings: Settings, store: Store, worker: Worker | KafkaWorker) -> uvicorn.Server:
+    """What answers SQL. Raises CalltallyError where it must not, or cannot, listen."""
+    app = server.create_app(
+        store,
+        token=settings.sql_token or ensure_token(settings.sql_token_path),
+        limits=Limits(timeout_s=settings.sql_timeout_s, max_rows=settings.sql_max_rows),
+        worker_state=worker.state,
+        on_stuck=_restart,
+    )
+    explicit = settings.sql_token is not None
+    web = server.serve(app, settings.sql_host, settings.sql_port, explicit_token=explicit, url=settings.sql_url)
+    # Only now: where another worker holds the store, that is the thing to say.
+    require_free("sql_port", settings.sql_host, settings.sql_port)
+    return web
 
 
 def _of_journal(settings: Settings) -> Worker:

@@ -56,6 +56,21 @@ def test_a_body_that_is_not_proved_waits_in_the_quarantine_until_the_secret_is_r
     until(lambda: rows(run(folder, "sql", query, "--format", "json")) == [{"n": 1}])
 
 
+@pytest.mark.parametrize(("process", "setting"), [("worker", "sql_port"), ("dashboard", "dashboard_port")])
+def test_a_taken_port_is_told_with_the_setting_that_chooses_another(
+    folder: Path, tmp_path: Path, process: str, setting: str
+) -> None:
+    """A sentence and exit code 1, and nothing is left that would look like a crash to the next start."""
+    port = command.ports_of(folder)["ingest"]
+    done = run(tmp_path, process, "--port", str(port))
+
+    assert told(done, 1) == ""
+    said = done.stderr.decode().splitlines()[-1]
+    assert said.startswith(f"calltally: Port {port} on 127.0.0.1 cannot be used (Address already in use)")
+    assert f"{setting} in calltally.toml" in said
+    assert not (tmp_path / "data" / "store.duckdb.crashes").exists()
+
+
 def test_status_tells_what_runs(folder: Path) -> None:
     """Both processes, the lag, the sources."""
     (found,) = rows(run(folder, "status", "--format", "json"))
