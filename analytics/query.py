@@ -178,6 +178,9 @@ class Query:
         if "INTERRUPT" in text or isinstance(error, duckdb.ConnectionException | duckdb.FatalException):
             return StoreUnavailable("The store was just opened anew. Ask again.")
         message = plain(text)
+        if "Parameter/argument count mismatch" in message:
+            given = ", ".join(f"${name}" for name in self._parameters)
+            return QueryError(f"The query has no parameters, but {given} was given.", code="bad_parameters")
         return QueryError(message, code="bad_parameters" if _PARAMETERS.search(message) else "query_failed")
 
 

@@ -164,6 +164,7 @@ def test_parameters_are_values_and_never_sql(
         ({}, "SELECT $a"),
         ({"b": 1}, "SELECT $a"),
         ({"a": 1, "b": 2}, "SELECT $a"),
+        ({"a": 1}, "SELECT 1"),
         ({"1": 1}, "SELECT $1"),
         ({"a b": 1}, "SELECT 1"),
         ({"a": 10**40}, "SELECT $a"),
