@@ -191,10 +191,17 @@ def retry_quarantine(source: SourceOption = None, yes: Yes = False) -> None:
     with progress("verified") as told:
         total = sum(rows for name, (rows, _) in quarantined.counts(settings).items() if source in (None, name))
         plan = quarantined.outlook(settings, source, lambda done: told(done, total))
-    for one in plan:
-        refused = ", ".join(f"{reason} {number}" for reason, number in one.reasons.items())
-        row = {"source": one.source, "held": one.held, "would_pass": one.would_pass, "still_refused": refused}
-        show([row], Format.TABLE)
+    shown = [
+        {
+            "source": one.source,
+            "held": one.held,
+            "would_pass": one.would_pass,
+            "still_refused": ", ".join(f"{reason} {number}" for reason, number in one.reasons.items()),
+        }
+        for one in plan
+    ]
+    if shown:
+        show(shown, Format.TABLE)
     passing = sum(one.would_pass for one in plan)
     if not passing:
         say("None of them would pass." if plan else "Nothing is held.")

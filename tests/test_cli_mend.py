@@ -176,6 +176,17 @@ def test_the_quarantine_is_listed_and_its_retry_planned(tmp_path: Path) -> None:
     assert "when it next starts" in run(tmp_path, "quarantine", "retry", "--yes").stderr.decode()
 
 
+def test_the_plan_of_a_retry_is_one_table(tmp_path: Path) -> None:
+    """Every source a line, under one heading."""
+    command.settings_file(tmp_path)
+    for source in ("aisync", "callsync"):
+        _hold(tmp_path, b"{}", signed=True, source=source)
+
+    heading, *lines = told(run(tmp_path, "quarantine", "retry")).splitlines()
+    assert heading.split() == ["source", "held", "would_pass", "still_refused"]
+    assert sorted(line.split()[:3] for line in lines if line) == [["aisync", "1", "1"], ["callsync", "1", "1"]]
+
+
 def _calls(folder: Path) -> object:
     return rows(run(folder, "sql", "SELECT count(*) AS n FROM calls", "--format", "json"))[0]["n"]
 
@@ -188,17 +199,17 @@ def _change_store(folder: Path, statement: str) -> None:
     store.close()
 
 
-def _hold(folder: Path, body: bytes, *, signed: bool) -> None:
+def _hold(folder: Path, body: bytes, *, signed: bool, source: str = "aisync") -> None:
     headers = [(b"content-type", b"application/json")]
     if signed:
-        made = sign(named("aisync").scheme, command.SECRETS["aisync"], body, now_s=int(time.time()))
+        made = sign(named(source).scheme, command.SECRETS[source], body, now_s=int(time.time()))
         headers += [(name.encode(), value.encode()) for name, value in made.items()]
     quarantine = Quarantine(folder / "data" / "quarantine.sqlite")
     quarantine.offer(
         Held(
-            source="aisync",
-            id=delivery_id("aisync", body),
-            provider="aisync",
+            source=source,
+            id=delivery_id(source, body),
+            provider=source,
             reason="signature_wrong",
             detail="Another secret.",
             headers=headers,

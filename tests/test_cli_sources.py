@@ -112,6 +112,7 @@ def test_each_provider_says_how_to_connect_it(tmp_path: Path) -> None:
         (["nobody"], 2, "There is no source 'nobody'"),
         (["synthflow", "--event", "nothing"], 2, "has no sample of an event 'nothing'"),
         (["synthflow", "--url", "http://[bad"], 1, "Nobody answers at"),
+        (["synthflow", "--url", "calls.example.com"], 2, "'calls.example.com' is no address"),
         (["synthflow", "--file", "missing.json"], 2, "does not exist"),
     ],
 )
