@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -73,6 +73,23 @@ Words: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 
 
+def _web_address(value: str) -> str:
+    if not re.match("https?://[^/]", value):
+        raise ValueError("it does not begin with http:// or https:// and a name, as https://example.com does")
+    return value.rstrip("/")
+
+
+def _argon2_hash(value: str) -> str:
+    # Not repeated: it may be the password itself.
+    if not value.startswith("$argon2"):
+        raise ValueError("it is no argon2 hash, which begins with $argon2; `calltally password` makes one")
+    return value
+
+
+Address: TypeAlias = Annotated[str, AfterValidator(_web_address)]
+PasswordHash: TypeAlias = Annotated[str, AfterValidator(_argon2_hash)]
+
+
 def _address(values: Mapping[str, object], process: str) -> str:
     host = str(values.get(f"{process}_host", ""))
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
@@ -89,18 +106,16 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("data"), description="Folder of the journal, the store and what people make.")
     ingest_host: str = Field(default="127.0.0.1", min_length=1, description="Address on which webhooks are received.")
     ingest_port: Port = Field(default=8000, description="Port on which webhooks are received.")
-    public_url: str = Field(
+    public_url: Address = Field(
         default_factory=lambda values: _address(values, "ingest"),
-        pattern="^https?://[^/]",
         description="Address under which the providers reach ingest; shown in webhook addresses.",
     )
     sql_host: str = Field(
         default="127.0.0.1", min_length=1, description="Address of the worker's read-only SQL endpoint."
     )
     sql_port: Port = Field(default=8001, description="Port of the worker's read-only SQL endpoint.")
-    sql_url: str = Field(
+    sql_url: Address = Field(
         default_factory=lambda values: _address(values, "sql"),
-        pattern="^https?://[^/]",
         description="Address under which dashboard and command line reach the SQL endpoint.",
     )
     sql_token: str | None = Field(
@@ -110,15 +125,13 @@ class Settings(BaseSettings):
     sql_max_rows: int = Field(default=1_000_000, ge=1, description="Rows after which a query's answer is cut off.")
     dashboard_host: str = Field(default="127.0.0.1", min_length=1, description="Address of the dashboard.")
     dashboard_port: Port = Field(default=8501, description="Port of the dashboard.")
-    dashboard_url: str = Field(
+    dashboard_url: Address = Field(
         default_factory=lambda values: _address(values, "dashboard"),
-        pattern="^https?://[^/]",
         description="Address under which people reach the dashboard; with https its cookie is sent over TLS only.",
     )
-    dashboard_password_hash: str | None = Field(
+    dashboard_password_hash: PasswordHash | None = Field(
         default=None,
         repr=False,
-        pattern=r"^\$argon2",
         description="Argon2 hash of the dashboard's password; `calltally password` makes one.",
     )
     kafka_bootstrap_servers: str = Field(
@@ -188,11 +201,6 @@ class Settings(BaseSettings):
     sources: dict[str, Source] = Field(
         default={}, description="The configured senders by name; see the table of a source."
     )
-
-    @field_validator("public_url", "sql_url", "dashboard_url", mode="after")
-    @classmethod
-    def _without_final_slash(cls, value: str) -> str:
-        return value.rstrip("/")
 
     @field_validator("success", mode="after")
     @classmethod

@@ -98,6 +98,8 @@ def _source_table(name: str, table: object) -> SourceTable:
             f"The source name '{name}' does not fit into a URL. "
             "Use lower-case letters, digits, '-' and '_', 63 of them at most."
         )
+    if not isinstance(table, Mapping):
+        raise SettingsError(f'[sources.{name}] of {FILE_NAME} must be a table with a line secrets = ["..."].')
     try:
         return SourceTable.model_validate(table)
     except ValidationError as error:
@@ -105,12 +107,12 @@ def _source_table(name: str, table: object) -> SourceTable:
 
 
 def _table_sentence(name: str, detail: ErrorDetails) -> str:
-    key = str(detail["loc"][0]) if detail["loc"] else ""
+    key = str(detail["loc"][0])
     if detail["type"] == "extra_forbidden":
         return unknown(f"key '{key}' in [sources.{name}] of {FILE_NAME}", key, SourceTable.model_fields)
     if key == "secrets":
         return f'[sources.{name}] of {FILE_NAME}: secrets must be a list of texts: secrets = ["..."].'
-    return f"[sources.{name}] of {FILE_NAME}: {key or 'it'} is wrong: {plain(detail)}."
+    return f"[sources.{name}] of {FILE_NAME}: {key} is wrong: {plain(detail)}."
 
 
 def _names_in_variables(secrets: Mapping[str, object], tables: Mapping[str, SourceTable]) -> Iterator[str]:
