@@ -25,11 +25,12 @@ from calls import settings as all_settings
 from calls.errors import QueryError, StoreLocked
 
 if TYPE_CHECKING:
+    import duckdb
     import pandas as pd
 
     from calls.settings import Settings
 
-__all__ = ["Answer", "Client", "Partition", "Readiness", "State", "ask", "query"]
+__all__ = ["Answer", "Client", "Partition", "Readiness", "State", "ask", "open_instead", "query"]
 
 _SPARE_S: Final = 5.0
 _CONNECT_S: Final = 2.0
@@ -182,21 +183,9 @@ def _kept(url: str, token: str, timeout: float) -> Client:
 
 
 def _from_file(sql: str, params: Mapping[str, object] | None, settings: Settings, unreachable: QueryError) -> Answer:
-    # Imported only here: a process that asks the worker needs no DuckDB of its own.
-    from analytics.query import Limits, Query, open_read_only
+    from analytics.query import Limits, Query
 
-    if not settings.store_path.exists():
-        raise QueryError(
-            f"{unreachable.message} There is no store at {settings.store_path} either. Start `calltally up`.",
-            code="unreachable",
-        ) from unreachable
-    try:
-        store = open_read_only(settings.store_path)
-    except StoreLocked as error:
-        raise StoreLocked(
-            f"{error.message} Nothing answers at {settings.sql_url}, though: if the worker is just starting, ask again "
-            "in a second; else check CALLTALLY_SQL_URL."
-        ) from error
+    store = open_instead(settings, unreachable)
     try:
         limits = Limits(timeout_s=settings.sql_timeout_s, max_rows=settings.sql_max_rows)
         answer = Query(store.cursor, sql, params or {}, limits).run()
@@ -204,6 +193,28 @@ def _from_file(sql: str, params: Mapping[str, object] | None, settings: Settings
         return answer._replace(version=int(version))
     finally:
         store.close()
+
+
+def open_instead(settings: Settings, unreachable: QueryError) -> duckdb.DuckDBPyConnection:
+    """The store's file, for a worker that cannot be reached.
+
+    Raises QueryError where there is none, and StoreLocked where a worker has it all the same.
+    """
+    # Imported only here: a process that asks the worker needs no DuckDB of its own.
+    from analytics.query import open_read_only
+
+    if not settings.store_path.exists():
+        raise QueryError(
+            f"{unreachable.message} There is no store at {settings.store_path} either. Start `calltally up`.",
+            code="unreachable",
+        ) from unreachable
+    try:
+        return open_read_only(settings.store_path)
+    except StoreLocked as error:
+        raise StoreLocked(
+            f"{error.message} Nothing answers at {settings.sql_url}, though: if the worker is just starting, ask again "
+            "in a second; else check CALLTALLY_SQL_URL."
+        ) from error
 
 
 def _version(response: httpx.Response) -> int:

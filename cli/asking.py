@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 @contextmanager
 def asking(settings: Settings) -> Iterator[Callable[[str, Parameters], pa.Table]]:
     """What answers queries for as long as the block lasts. Raises QueryError, StoreError."""
-    from analytics.client import Client
-    from analytics.query import Limits, Query, open_read_only
+    from analytics.client import Client, open_instead
+    from analytics.query import Limits, Query
 
     try:
         client = Client.of(settings)
         client.version()
     except QueryError as error:
-        if error.code != "unreachable" or not settings.store_path.exists():
+        if error.code != "unreachable":
             raise
-        store = open_read_only(settings.store_path)
+        store = open_instead(settings, error)
         limits = Limits(timeout_s=settings.sql_timeout_s, max_rows=settings.sql_max_rows)
         try:
             yield lambda sql, params: Query(store.cursor, sql, params, limits).run().table

@@ -66,9 +66,9 @@ def delivery(source: str, body: bytes, received_at: int, headers: Mapping[str, s
     )  # fmt: skip
 
 
-def refusal(source: str, at: int, detail: str) -> NewNotice:
+def refusal(source: str, at: int, detail: str, *, reason: str = "signature_wrong") -> NewNotice:
     return NewNotice(
-        source=source, provider=source, verdict=Verdict.REFUSED, reason="signature_wrong", detail=detail, id=None,
+        source=source, provider=source, verdict=Verdict.REFUSED, reason=reason, detail=detail, id=None,
         bytes=9, count=1, received_at=at,
     )  # fmt: skip
 

@@ -117,6 +117,16 @@ def test_refusals_since_the_last_delivery_come_with_their_diagnosis(tmp_path: Pa
     assert "It matches the source 'aisync'." in str(found[0]["cause"])
 
 
+def test_a_refused_timestamp_is_no_matter_of_the_secret(tmp_path: Path) -> None:
+    """The signature is right, so what is to be looked at is the clock."""
+    command.settings_file(tmp_path)
+    command.journal(tmp_path, [command.refusal("inboundflow", command.NOW, "Late.", reason="timestamp_outside_window")])
+    found = _of(rows(run(tmp_path, "doctor", "--format", "json"), 1), "sources", "warning")
+
+    assert "Set this machine's clock" in str(found[0]["fix"])
+    assert "secret" not in str(found[0]["fix"])
+
+
 def test_a_damaged_journal_is_found(tmp_path: Path) -> None:
     """A record of the newest does not match its digest."""
     command.settings_file(tmp_path)

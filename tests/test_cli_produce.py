@@ -53,6 +53,15 @@ def test_a_report_names_its_file_after_the_range(folder: Path) -> None:
     assert "calltally-2026-11-18.md" in done.stderr.decode()
 
 
+def test_a_report_without_a_store_says_how_to_get_one(tmp_path: Path) -> None:
+    """Nothing runs and nothing ever did."""
+    command.settings_file(tmp_path)
+    done = run(tmp_path, "report", *DAY)
+
+    assert told(done, 1) == ""
+    assert "Start `calltally up`" in done.stderr.decode()
+
+
 def test_a_report_that_cannot_be_written_leaves_the_old_one(folder: Path, tmp_path: Path) -> None:
     """A folder that takes no writes: a sentence, and no half file."""
     done = run(folder, "report", *DAY, "--format", "csv", "-o", str(tmp_path / "none" / "r.csv"))

@@ -15,13 +15,15 @@ import httpx
 from calls.model import Delivery, Notice, Verdict
 from calls.provider import named
 from calls.settings import Source
-from calls.signing import sign
+from calls.signing import TIMESTAMP_OUTSIDE_WINDOW, sign
 from cli.check import Finding, Level, Patient
 from cli.probe import State
 
 ANSWER_S = 2.0
 """A call that waits is to be answered within this time."""
 TIMEOUT_S = 5.0
+_REMEDIES = {TIMESTAMP_OUTSIDE_WINDOW: "Set this machine's clock by NTP, or raise inboundflow_tolerance_s."}
+"""By a refusal's reason, where the secret is not at fault."""
 
 
 def check(patient: Patient) -> Iterator[Finding]:
@@ -113,20 +115,21 @@ def _public(patient: Patient) -> Iterator[Finding]:
 
 def _refused(patient: Patient, source: Source) -> Iterator[Finding]:
     """What the door has refused since this source last delivered."""
-    refused, last, detail, delivered = 0, 0, None, False
+    refused, last, reason, detail, delivered = 0, 0, None, None, False
     for record in patient.tail:
         if isinstance(record, Delivery) and record.source == source.name:
             refused, delivered = 0, True
         elif isinstance(record, Notice) and record.source == source.name and record.verdict is Verdict.REFUSED:
-            refused, last, detail = refused + record.count, record.received_at, record.detail or record.reason
+            refused, last = refused + record.count, record.received_at
+            reason, detail = record.reason, record.detail or record.reason
     if refused:
         ago_min = max(0, patient.now - last) // 60_000_000
+        secret = f"Compare the secret at the platform, then: calltally sources rotate {source.name}."
         yield Finding(
             Level.WARNING,
             f"{source.name}: {refused} requests were refused and none accepted since, the last {ago_min} min ago: "
             f"{detail}",
-            f"Compare the secret at the platform, then: calltally sources rotate {source.name}. What was refused "
-            "waits in the quarantine and is verified again.",
+            f"{_REMEDIES.get(reason or '', secret)} What was refused waits in the quarantine and is verified again.",
         )
     elif not delivered:
         yield Finding(
