@@ -29,6 +29,8 @@ NATIVE = b'{"status":"completed","call":{"call_id":"c-1","duration":3},"collecte
         (b'{"call":{"call_id":"c-1","score":NaN}}', "c-1"),
         (b'{"call":{"call_id":"c-1","score":1e400}}', "c-1"),
         ('{"call":{"call_id":"c-\u00e9"},"lead":{"name":"J\u00fcrgen"}}'.encode(), "c-\u00e9"),
+        ('{"call":{"call_id":"c-e\u0301"}}'.encode(), "c-e\u0301"),
+        ('{"call":{"call_id":"c-e\u0301","score":NaN}}'.encode(), "c-e\u0301"),
         (rb'{"call":{"call_id":"c-\u0031"}}', "c-1"),
         (rb'{"\u0063all":{"call\u005Fid":"c-1"}}', "c-1"),
         (b'{"call":{"call_id":"c-1"},"lead":{"prompt_variables":{"call_id":"c-2"}}}', "c-1"),
@@ -41,7 +43,7 @@ NATIVE = b'{"status":"completed","call":{"call_id":"c-1","duration":3},"collecte
     ],
 )
 def test_an_id_is_read_from_every_place_and_spelling(body: bytes, expected: str) -> None:
-    """Nested, flat, as a number, beside NaN, escaped, or said twice alike: it is the same id."""
+    """Nested, flat, as a number, beside NaN, escaped, or said twice alike: it is the same id, never a composed one."""
     assert call_id.read(body) == expected
     assert call_id.only(body, parse(body).value) == expected
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
+from ingest.protocol import Limits
 from tests.ingesting import DEADLINE_S, SETTINGS, Ingest, ingesting, received, request, signed, statuses
 from tests.waiting import until
 
@@ -288,6 +289,13 @@ def test_metrics_count_what_came(door: Ingest) -> None:
 def test_a_request_that_does_not_come_in_time_is_closed(hasty: Ingest, sent: bytes, expected: list[int]) -> None:
     """408 for a part of a request; who never said anything is just closed."""
     assert statuses(hasty.send(sent)) == expected
+
+
+def test_the_deadlines_and_sizes_are_those_that_are_promised() -> None:
+    """The tests of deadlines set short ones of their own; these hold where nobody sets any."""
+    promised = Limits()
+    assert (promised.headers_s, promised.body_s, promised.body_s_per_mib, promised.idle_s) == (5, 10, 1, 75)
+    assert (promised.target_bytes, promised.headers_bytes, promised.headers_count) == (4 * 1024, 16 * 1024, 100)
 
 
 def test_dripping_bytes_does_not_move_the_deadline(hasty: Ingest) -> None:

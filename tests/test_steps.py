@@ -78,6 +78,16 @@ def test_the_bytes_are_kept_where_the_data_is_not_exactly_them() -> None:
     assert json.loads(timed.data)["data"] == {"call_id": "c1", "call_duration": None}
 
 
+def test_what_parsers_disagree_about_stays_in_the_data_as_it_was_sent() -> None:
+    """Of a repeated key the last one counts; spellings of numbers are no reason to write a body anew."""
+    said = b'"n":-0,"e":1E2,"f":0.100000000000000000000000000001,"i":18446744073709551617'
+    body = BODY.replace(b'"call_id":"c1"', b'"call_id":"c0","call_id":"c1","custom_fields":{%b}' % said)
+    (timed,) = understood(delivery_of(discover()["aisync"], body))
+    assert (timed.data.encode(), timed.raw) == (body, None)
+    assert timed.event.call_id == "c1"
+    assert {item["name"]: item["value"] for item in timed.event.variables}["i"] == "18446744073709551617"
+
+
 def test_further_events_of_one_delivery_have_ids_of_their_own(
     delivery: Delivery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +102,12 @@ def test_further_events_of_one_delivery_have_ids_of_their_own(
     [
         (b"", "empty"),
         (b"\xff{}", "not_utf8"),
+        (BODY.decode().encode("utf-16"), "not_utf8"),
+        (BODY.replace(b"c1", b"\xc0\xaf"), "not_utf8"),
+        (BODY.replace(b"c1", b"\xed\xa0\x80"), "not_utf8"),
+        (BODY.replace(b"c1", b"\\ud800"), "not_utf8"),
+        (b"\xef\xbb\xbf" + BODY, "not_json"),
+        (BODY.replace(b'"c1"', b"9" * 5_000), "number_out_of_range"),
         (b"event=call.started", "not_json"),
         (b"[]", "not_an_object"),
         (b'{"a":' * 100 + b"1" + b"}" * 100, "too_deep"),
