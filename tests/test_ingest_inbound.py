@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +14,12 @@ from pathlib import Path
 import pytest
 
 from analytics.store import Store
+from calls.inbound_call import InboundCall
 from calls.model import Rules
-from tests.ingesting import Ingest, ingesting, signed
+from calls.source import Source
+from ingest.gate import Counts, Gate
+from ingest.inbound import InboundAnswers, Known
+from tests.ingesting import DEADLINE_S, Ingest, ingesting, signed
 from tests.serving import TOKEN, serving
 from tests.storing import new_calls
 
@@ -97,3 +104,24 @@ def test_a_store_that_does_not_answer_keeps_nobody_waiting(tmp_path: Path) -> No
                 answers = list(pool.map(lambda _: ingest.post(path, ASKED).json(), range(8)))
             assert answers == [SAFE_ANSWER] * 8
             assert ingest.events("inbound_look_up")
+
+
+def test_a_look_up_that_hangs_is_answered_for_within_two_seconds() -> None:
+    """Whatever the store does: that is what is promised, and the platform's own patience is not documented."""
+    released = threading.Event()
+
+    def hang(_gate: Gate, _phone: str) -> Known:
+        released.wait(DEADLINE_S)
+        return {"known_caller": "true"}
+
+    gate = Gate(Source(name="synthflow", provider="synthflow"), Counts(), inboundflow_tolerance_s=300)
+    answers = InboundAnswers(hang)
+    asked_at = time.monotonic()
+    try:
+        answer = asyncio.run(answers.answer(gate, InboundCall(from_number=CALLER)))
+        waited_s = time.monotonic() - asked_at
+    finally:
+        released.set()
+        answers.close()
+    assert json.loads(answer) == SAFE_ANSWER
+    assert waited_s < 2
