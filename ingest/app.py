@@ -33,7 +33,7 @@ from ingest.room import Room
 
 PATH = health.WEBHOOKS.encode()
 LARGE_BYTES = 256 * 1024
-"""Longer bodies are hashed and parsed in a thread, so that nobody waits behind them."""
+"""Longer bodies are hashed and parsed in a thread, one at a time, so that nobody waits behind them."""
 ROOM_BYTES = 256 * MIB
 """What bodies longer than that may take in memory, all together, while they arrive."""
 RETRY_AFTER_S = 5
@@ -59,6 +59,7 @@ class Door:
         self.limits = limits
         self._tolerance_s = settings.inboundflow_tolerance_s
         self._body_max = settings.max_body_mib * MIB
+        self._judging = asyncio.Lock()
         self._room = Room(max(ROOM_BYTES, self._body_max))
         self._acceptance = acceptance
         self._notices = notices
@@ -118,13 +119,19 @@ class Door:
             await _reply(send, 200, _PROBED[None])
             return
         arrived = _Arrived(gate, headers, scope["query_string"], body, _now())
-        judged = _judge(arrived) if len(body) <= LARGE_BYTES else await asyncio.to_thread(_judge, arrived)
+        judged = _judge(arrived) if len(body) <= LARGE_BYTES else await self._judge_in_turn(arrived)
         if type(judged) is _Proved:
             await self._accept(arrived, judged, send)
         elif type(judged) is _Asked:
             await self._answer_inbound(arrived, judged, send)
         elif type(judged) is _Unproved:
             await self._refuse_unproved(arrived, judged, send)
+
+    async def _judge_in_turn(self, arrived: _Arrived) -> _Proved | _Asked | _Unproved:
+        # A parser keeps the interpreter's lock until it is done. With several at once everybody else, a live call too,
+        # waits for all of them each time that it gets to run; and together they are no faster than in turn.
+        async with self._judging:
+            return await asyncio.to_thread(_judge, arrived)
 
     def _declared_size(self, headers: Headers) -> int:
         """The body's length where it is declared, else 0. Raises _HeadRejected."""
