@@ -462,6 +462,16 @@ def test_signed_bodies_never_conflict() -> None:
     assert (call["status"], call["conflict"]) == ("b", False)
 
 
+def test_bodies_that_differ_under_one_delivery_id_all_count() -> None:
+    """What a platform calls a delivery's id may be the same each time; it is never a reason to drop a body."""
+    first, second = (
+        happening(number, at=NOON + number, delivery_id="wh_live_call_logged", facts=facts)
+        for number, facts in ((1, Facts(status="a")), (2, Facts(summary="s")))
+    )
+    call = folded(first, second)
+    assert (call["status"], call["summary"], call["event_count"]) == ("a", "s", 2)
+
+
 # What follows from the rest
 
 
