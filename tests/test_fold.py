@@ -599,7 +599,16 @@ def test_all_orders_of_callsyncs_four_events_give_one_row() -> None:
     told = [(name, events_of(interpret(samples[name]))[0].event) for name in names]
     assert [name for name, _ in told] == [said.event for _, said in told]
     one_call = [msgspec.structs.replace(said, call_id="c1", org="acme") for _, said in told]
-    events = [msgspec.structs.replace(happening(n), event=said) for n, said in enumerate(one_call, 1)]
-    call = folded(*events)
+    calls = [
+        folded(
+            *(
+                msgspec.structs.replace(happening(number, position=position), event=said)
+                for position, (number, said) in enumerate(order, 1)
+            )
+        )
+        for order in permutations(enumerate(one_call, 1))
+    ]
+    call = calls[0]
+    assert all(other == call for other in calls)
     assert call["event_count"] == 4
     assert call["connection"] == "person"
