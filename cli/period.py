@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -39,10 +39,14 @@ def view(start: str, end: str, *, zone: str, only: Mapping[str, tuple[str, ...]]
     if (micros(begin), micros(finish)) == (days.filters.start, days.filters.end):
         return days
     length = _length(start, begin, finish)
+    # Days are set back on the clock on the wall, so that midnight stays midnight; hours are counted.
+    clock = UTC if (back := _BACK.fullmatch(start)) is not None and back[2] == "h" else here
     return replace(
         days,
         filters=replace(days.filters, start=micros(begin), end=micros(finish)),
-        before=replace(days.filters, start=micros(begin - length), end=micros(finish - length)),
+        before=replace(
+            days.filters, start=micros(begin.astimezone(clock) - length), end=micros(finish.astimezone(clock) - length)
+        ),
         label=_label(start, end) or f"{begin:%d %b %Y %H:%M} to {finish:%d %b %Y %H:%M}",
     )
 
@@ -77,7 +81,8 @@ def _zone(name: str) -> ZoneInfo:
 def _begin(text: str, zone: ZoneInfo, now: datetime) -> datetime:
     if (back := _BACK.fullmatch(text)) is not None:
         if back[2] == "h":
-            return now - timedelta(hours=int(back[1]))
+            # Hours of the clock on the wall may be more or fewer.
+            return (now.astimezone(UTC) - timedelta(hours=int(back[1]))).astimezone(zone)
         # Whole days, today among them, so that a week holds each weekday once.
         return _midnight(now.date() - timedelta(days=int(back[1]) - 1), zone)
     day = _day(text, now)
@@ -121,9 +126,12 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
 
 
 def _length(start: str, begin: datetime, finish: datetime) -> timedelta:
-    """How far back the period before lies: whole weeks where days were asked for, so that the same weekdays compare."""
+    """How far back the period before lies: whole weeks for so and so long back, so that the same weekdays compare."""
     back = _BACK.fullmatch(start)
-    return timedelta(weeks=-(-int(back[1]) // 7)) if back is not None and back[2] == "d" else finish - begin
+    if back is None:
+        return finish - begin
+    days = int(back[1]) if back[2] == "d" else -(-int(back[1]) // 24)
+    return timedelta(weeks=-(-days // 7))
 
 
 def _label(start: str, end: str) -> str | None:
