@@ -62,8 +62,9 @@ def heading(title: str, about: str) -> None:
     )
     if fresh.mistakes:
         st.error(
-            f"{words.count(fresh.mistakes)} received webhooks could not be understood by a mistake of Calltally, so "
-            "numbers are not complete. Nothing is lost: update Calltally, then run `calltally dead retry`.",
+            f"{words.counted(fresh.mistakes, 'received webhook', 'received webhooks')} could not be understood by a "
+            "mistake of Calltally, so numbers are not complete. Nothing is lost: update Calltally, then run `calltally "
+            "dead retry`.",
             icon=":material/report:",
         )
 

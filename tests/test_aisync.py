@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import permutations
+from random import Random
 
 import pytest
 
@@ -12,6 +13,7 @@ from calls.model import CallEvent, Connection, DeadLetter, Delivery, Rules, Stag
 from calls.payload import JsonObject, JsonValue
 from calls.providers.aisync import provider
 from calls.signing import sign, verify
+from calls.traffic import one_call
 from streams.fold import fold
 from streams.steps import interpret
 
@@ -287,3 +289,14 @@ def test_the_signature_inside_the_body_proves_nothing() -> None:
     assert caught.value.code == "signature_missing"
     with pytest.raises(SignatureRejected):
         verify(provider.scheme, ["s3cret"], [(b"x-webhook-signature", signature.encode())], body, now_s=0)
+
+
+def test_made_up_agents_of_one_name_are_one_agent() -> None:
+    """Whichever event tells of them: two rows of the same name would puzzle whoever looks at the demo."""
+    dice, found = Random(1), set()
+    for _ in range(200):
+        for post in one_call(provider, dice=dice, ended_at=ENDED):
+            facts = [event.facts for event in provider.normalise(delivered(post.body))]
+            found |= {(one["agent_name"], one.get("agent_id")) for one in facts if "agent_name" in one}
+
+    assert len(found) == len({name for name, _ in found}) == 3
