@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import sys
 from collections.abc import Mapping
@@ -140,6 +141,9 @@ def _greet(supervisor: Supervisor, settings: Settings, *, demo: bool, kafka: boo
         supervisor.say(
             "demo data only; when you have seen enough: Ctrl-C, then `calltally sources add` and `calltally up`"
         )
+        activate = Path(sys.executable).parent / "activate"
+        if shutil.which("calltally") is None and activate.exists():
+            supervisor.say(f"in another terminal `calltally` is known after: source {activate}")
         supervisor.say(f"ask it yourself: cd {settings.data_dir} && calltally sql 'FROM calls LIMIT 5'")
     elif not settings.sources:
         supervisor.say("no source yet, so every webhook address is 404; add one with `calltally sources add`")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import duckdb
 import httpx
 import pytest
 
+from calls import settings
+from cli import up
 from tests import command
 from tests.command import rows, run, told
 from tests.waiting import until
@@ -174,3 +178,17 @@ def test_a_wrong_token_is_a_sentence(folder: Path) -> None:
 
 def _count(folder: Path) -> int:
     return int(str(rows(run(folder, "sql", "SELECT count(*) AS n FROM calls", "--format", "json"))[0]["n"]))
+
+
+def test_a_demo_says_how_its_command_is_known_where_it_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`make demo` installs it beside Python, not where a shell looks."""
+    (tmp_path / "activate").touch()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    for path, known in (("", False), (str(tmp_path), True)):
+        monkeypatch.setenv("PATH", path)
+        if known:
+            (tmp_path / "calltally").touch(mode=0o755)
+        supervisor = Mock()
+        up._greet(supervisor, settings.load(tmp_path), demo=True, kafka=False, dashboard=True)
+        lines = [call.args[0] for call in supervisor.say.call_args_list]
+        assert any(f"source {tmp_path / 'activate'}" in line for line in lines) is not known
