@@ -50,7 +50,11 @@ function paths(points) {
 // The base line keeps to one line: it shrinks a little where a figure has many digits.
 function fit(base) {
   base.style.fontSize = "";
-  for (let size = 11.5; size >= 9 && base.scrollWidth > base.clientWidth; size -= 0.5) base.style.fontSize = size + "px";
+  const letters = document.createRange();
+  letters.selectNodeContents(base);
+  // Exactly: scrollWidth is whole pixels, and a part of one too much already costs the last letters.
+  const wide = () => letters.getBoundingClientRect().width > base.getBoundingClientRect().width;
+  for (let size = 11.5; size >= 9 && wide(); size -= 0.5) base.style.fontSize = size + "px";
 }
 
 function passport(box, open) {
