@@ -60,7 +60,7 @@ CONNECTIONS: Mapping[str, str] = {
     Connection.MACHINE: "machine",
     Connection.NO_ANSWER: "no answer",
     Connection.BUSY: "busy",
-    Connection.CANCELED: "canceled",
+    Connection.CANCELED: "cancelled",
     Connection.FAILED: "failed",
     Connection.UNKNOWN: "unknown",
     Connection.IN_PROGRESS: "still open",
@@ -183,17 +183,15 @@ def _stacked(
 def bars(rows: Rows, theme: Theme, *, unit: str, colour: str | None = None) -> Picture:
     """Horizontal bars in the order given; `rows`: label, value (0..1 or a count), text (at the bar), hint (tooltip)."""
     longest = _rounded_up(max((float(row["value"]) for row in rows), default=1.0))
-    # The number at the end of the longest bar must not be cut off: it takes about as much as its letters.
-    room = 1.12 + 0.035 * max((len(row["text"]) for row in rows), default=0)
     labels = tuple(row["label"] for row in rows)
-    return Picture(_lying(theme, labels, longest * room, unit, colour or theme.accent), rows)
+    return Picture(_lying(theme, labels, longest, _letters(rows), unit, colour or theme.accent), rows)
 
 
 @lru_cache(maxsize=_LOOKS)
-def _lying(theme: Theme, labels: tuple[str, ...], width: float, unit: str, colour: str) -> str:
+def _lying(theme: Theme, labels: tuple[str, ...], longest: float, letters: int, unit: str, colour: str) -> str:
     base = alt.Chart().encode(
         y=_labels(labels),
-        x=alt.X("value:Q", title=None, axis=None, scale=alt.Scale(domain=[0, width])),
+        x=alt.X("value:Q", title=None, axis=None, scale=_up_to(longest, letters)),
         tooltip=[
             alt.Tooltip("label:N", title=" "),
             alt.Tooltip("text:N", title=unit),
@@ -224,12 +222,12 @@ def result_bars(rows: Rows, theme: Theme) -> Picture:
                 "first": first, "end": 1.0, "told": f"{count(row['calls'])} of {count(row['n'])} judged",
             }
         )  # fmt: skip
-    return Picture(_parts(theme, tuple(labels)), shown)
+    return Picture(_parts(theme, tuple(labels), _letters(rows)), shown)
 
 
 @lru_cache(maxsize=_LOOKS)
-def _parts(theme: Theme, labels: tuple[str, ...]) -> str:
-    width = alt.Scale(domain=[0, 1.4])
+def _parts(theme: Theme, labels: tuple[str, ...], letters: int) -> str:
+    width = _up_to(1, letters)
     coloured = (
         alt.Chart()
         .mark_bar(height={"band": 0.62})
@@ -330,6 +328,16 @@ def _labels(names: Sequence[str]) -> alt.Y:
     )
 
 
+def _letters(rows: Rows) -> int:
+    """Of the longest text at a bar."""
+    return max((len(row["text"]) for row in rows), default=0)
+
+
+def _up_to(longest: float, letters: int) -> alt.Scale:
+    """The scale of lying bars: behind the longest is room for its text, which takes as much on a phone as elsewhere."""
+    return alt.Scale(domain=[0, longest], range=[0, alt.ExprRef(f"max(width / 4, width - {10 + 7 * letters})")])
+
+
 def _all_buckets(found: Set[datetime], bucket: str) -> tuple[str, ...]:
     """Every bucket from the first to the last, those without calls too."""
     steps = every_bucket(min(found), max(found), bucket) if found else ()
@@ -339,7 +347,7 @@ def _all_buckets(found: Set[datetime], bucket: str) -> tuple[str, ...]:
 def _legend() -> alt.Legend:
     """In as many columns as there is room for: on a phone one row of names would be cut off."""
     return alt.Legend(
-        orient="top", title=None, symbolType="square", columns=alt.ExprRef("max(2, floor(width / 80))"), columnPadding=8
+        orient="top", title=None, symbolType="square", columns=alt.ExprRef("max(3, floor(width / 80))"), columnPadding=8
     )
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.e2e.browsing import Site, Watched, contrast, ratio, shows, tile, wait
+from tests.e2e.browsing import Site, Watched, contrast, ratio, settled, shows, tile, wait
 
 pytestmark = pytest.mark.browser
 
@@ -175,6 +175,9 @@ def test_text_is_readable_in_both_themes(browser: Browser, site: Site, scheme: s
     )
     assert dark == ("rgb(15, 18, 24)" if scheme == "dark" else "rgb(255, 255, 255)")
     assert all(_apart(ink, dark) for ink in inks if ink), set(inks)
+    page.goto(site.url("sql"))
+    page.get_by_role("button", name="Run").wait_for()
+    assert contrast(page, 'button[kind^="primary"] p') >= 4.5
     context.close()
 
 
@@ -192,6 +195,47 @@ def test_a_phone_shows_the_whole_page(browser: Browser, site: Site) -> None:
 
     assert tops[0] == tops[1] < tops[2]
     context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1024])
+def test_no_word_of_a_chart_is_cut_off(browser: Browser, site: Site, width: int) -> None:
+    """Legends and the numbers at the bars lie within their picture."""
+    context = browser.new_context(viewport={"width": width, "height": 844})
+    page = context.new_page()
+    page.goto(site.url())
+    page.locator('[data-testid="stVegaLiteChart"] svg text').first.wait_for()
+    settled(page)
+    outside = page.locator('[data-testid="stVegaLiteChart"] svg').evaluate_all(
+        """(all) => all.flatMap((svg) => {
+            const frame = svg.getBoundingClientRect();
+            const out = (word) =>
+                // A line is a little higher than its letters.
+                word.right > frame.right + 1 || word.top < frame.top - 4 || word.left < frame.left - 1;
+            return [...svg.querySelectorAll("text")]
+                .filter((text) => text.textContent && out(text.getBoundingClientRect()))
+                .map((text) => text.textContent);
+        })"""
+    )
+
+    assert outside == []
+    context.close()
+
+
+def test_a_tile_tells_its_base_to_the_last_letter(tab: Watched, site: Site) -> None:
+    """Also where a part of a pixel is missing: an ellipsis takes more than that."""
+    page = tab.page
+    page.goto(site.url(provider="inboundflow"))
+    base = tile(page, "goal_met").locator(".base")
+    expect(base).to_have_text("not available from InboundFlow")
+    needs, has = base.evaluate(
+        """(base) => {
+            const letters = document.createRange();
+            letters.selectNodeContents(base);
+            return [letters.getBoundingClientRect().width, base.getBoundingClientRect().width];
+        }"""
+    )
+
+    assert needs <= has
 
 
 def test_a_page_says_that_the_worker_is_away_and_is_back_when_it_is(tab: Watched, site: Site) -> None:
