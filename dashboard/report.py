@@ -16,7 +16,7 @@ from dashboard import cards, charts, words
 from dashboard.cards import Card
 from dashboard.charts import Picture
 from dashboard.reader import Reader
-from dashboard.tiles import NONE, TILES, Tile, tile, total
+from dashboard.tiles import NONE, TILES, Tile, tile, total, without
 from dashboard.view import View
 
 TEMPLATE = Path(__file__).parent / "report.html"
@@ -135,11 +135,8 @@ def _prepare(reader: Reader, view: View) -> None:
 
 def _told(reader: Reader, metric: Metric, view: View, providers: frozenset[str]) -> Told:
     now, before = (total(reader.measure(metric.name, filters)) for filters in (view.filters, view.before))
-    silent = sorted(titles()[name] for name in providers & metric.not_available_from())
     words_of = tile(metric, now, before, only={"provider": sorted(providers)}, back=view.back)
-    return Told(
-        metric, words_of, f"Not available from {' and '.join(silent)}, whose calls are not in it." if silent else ""
-    )
+    return Told(metric, words_of, without(metric, providers))
 
 
 def _providers(reader: Reader, filters: Filters) -> frozenset[str]:

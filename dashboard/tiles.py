@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from analytics.metric import Better, Kind, Metric, difference, interval, titles
@@ -74,6 +74,12 @@ def tile(
         of = "of" if metric.kind is Kind.COUNT and metric.unit != "s" else "from"
         base = f"{of} {words.counted(now.n, *(('event', 'events') if metric.unit == 'events' else ('call', 'calls')))}"
     return Tile(figure, *_change_of_number(metric, now, before), base)
+
+
+def without(metric: Metric, providers: Collection[str]) -> str:
+    """Which of the platforms that have calls are not in the number, as they do not send it; empty where all are."""
+    silent = sorted(titles()[name] for name in metric.not_available_from().intersection(providers))
+    return f"Not available from {' and '.join(silent)}, whose calls are not in it." if silent else ""
 
 
 def _why_not(metric: Metric, providers: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from dashboard.inert import literal
 from dashboard.live import heading
 from dashboard.reader import Measured, Reader
 from dashboard.theme import current
-from dashboard.tiles import TILES, tile, total
+from dashboard.tiles import TILES, tile, total, without
 from dashboard.view import View, every_bucket
 
 Draw = Callable[[charts.Rows], Picture]
@@ -55,6 +55,7 @@ def _prepare(reader: Reader, view: View) -> None:
 
 def _tiles(reader: Reader, view: View) -> None:
     shown, queries = [], {}
+    providers = {row.slice or "" for row in reader.measure("attempts", view.filters, slice_by="provider")}
     for name in TILES:
         metric = reader.metric(name)
         series = reader.measure(name, view.filters, bucket=view.bucket)
@@ -65,7 +66,8 @@ def _tiles(reader: Reader, view: View) -> None:
             part.TileData(
                 name=name, title=metric.title, figure=told.figure, change=told.change or "",
                 tone="" if told.good is None else "good" if told.good else "bad", base=told.base,
-                points=_points(series, metric, view), about=metric.about, note=_note(metric, view), sql=queries[name],
+                points=_points(series, metric, view), about=metric.about,
+                note=" ".join(filter(None, (without(metric, providers), _note(metric, view)))), sql=queries[name],
                 href=address.link("sql", sql=queries[name]),
             )
         )  # fmt: skip
