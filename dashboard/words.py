@@ -93,9 +93,9 @@ def ago(moment: datetime, now: datetime) -> str:
     return f"{int(seconds)} s ago"
 
 
-def local(moment: datetime, zone: str) -> str:
-    """A time in the viewer's zone: Fri 20 Nov 14:05:09."""
-    return _in_zone(moment, zone).strftime("%a %d %b %H:%M:%S")
+def local(moment: datetime, zone: str, *, year: bool = False) -> str:
+    """A time in the viewer's zone: Fri 20 Nov 14:05:09, or Fri 20 Nov 2026 14:05:09."""
+    return _in_zone(moment, zone).strftime("%a %d %b %Y %H:%M:%S" if year else "%a %d %b %H:%M:%S")
 
 
 def day(moment: datetime, zone: str) -> str:

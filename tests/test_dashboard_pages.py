@@ -14,6 +14,8 @@ from structlog.testing import capture_logs
 from analytics.store import Batch, CallChange, Position, Store
 from calls.errors import BrokerUnavailable
 from calls.model import CallKey, DeadLetter, Delivery, Rules, Trust
+from dashboard import words
+from dashboard.pages.call_detail import turns
 from ingest import relay_state
 from ingest.relay_state import RelayState
 from streams.kafka_state import KafkaState
@@ -131,6 +133,52 @@ def test_words_are_found_as_they_are(typed: str, finds: str, store: Store, endpo
     found = told(drawn("calls", {"find": typed}))
 
     assert {f"call-{number}" for number in (1, 2, 3) if f'/call-{number}"' in found} == expected
+
+
+def test_the_person_of_a_call_is_not_the_number_that_dialled(store: Store, endpoint: Serving) -> None:
+    """Of an outbound call whose platform names both, the one that was dialled; in the list and in the call."""
+    numbers = {"caller_phone": "+12125550101", "callee_phone": "+16175550140"}
+    put(store, 1, direction="outbound", **numbers)
+    put(store, 2, direction="inbound", **numbers)
+
+    listed = told(drawn("calls"))
+    assert json.dumps(words.phone("+16175550140")) in listed
+    assert json.dumps(words.phone("+12125550101")) in listed
+    assert "+1 617-555-0140" in told(drawn("calls", {"call": "aisync/acme/call-1"}))
+    assert "+1 212-555-0101" in told(drawn("calls", {"call": "aisync/acme/call-2"}))
+
+
+def test_a_call_names_its_year_and_its_agent(store: Store, endpoint: Serving) -> None:
+    """An agent without a name by its id, as in the list."""
+    put(store, 1, agent_id="agent-of-no-name", counted_at=1_700_000_000_000_000)
+    said = told(drawn("calls", {"call": "aisync/acme/call-1", "zone": "UTC"}))
+
+    assert "Tue 14 Nov 2023 22:13:20 UTC" in said
+    assert "agent-of-no-name" in said
+    listed = drawn("calls", {"range": "custom", "from": "2023-11-14", "to": "2023-11-14", "zone": "UTC"})
+    assert "Tue 14 Nov 2023 22:13:20" in told(listed)
+
+
+def test_a_passport_names_the_platforms_that_are_not_in_its_number(store: Store, endpoint: Serving) -> None:
+    """Of those that have calls in the range."""
+    put(store, 1, provider="callsync")
+    put(store, 2)
+    (tiles,) = (json.loads(one.proto.json) for one in drawn().get("bidi_component") if '"tiles"' in one.proto.json)
+    notes = {one["name"]: one["note"] for one in tiles["tiles"]}
+
+    assert notes["transferred"].startswith("Not available from CallSync, whose calls are not in it. The change")
+    assert "Not available" not in notes["attempts"]
+
+
+def test_words_of_another_name_are_not_put_into_the_agents_mouth() -> None:
+    """Who it is may not be known: then the line stands by itself, with its name."""
+    said = "Agent: Hello, am I speaking to Hugo Ito?\nHugo Ito: Yes.\nAgent: We have two:\nnine and ten"
+
+    assert turns(said) == [
+        ("agent", "Hello, am I speaking to Hugo Ito?"),
+        ("", "Hugo Ito: Yes."),
+        ("agent", "We have two:\nnine and ten"),
+    ]
 
 
 def test_an_overview_asks_all_its_numbers_at_once(store: Store, endpoint: Serving) -> None:
@@ -251,7 +299,7 @@ def test_a_mistake_of_calltally_is_told_of_until_it_is_mended(store: Store, endp
     dead(store, 2, "normaliser_failed")
     for page in ("overview", "calls"):
         said = told(drawn(page))
-        assert "1 received webhooks could not be understood by a mistake of Calltally" in said
+        assert "1 received webhook could not be understood by a mistake of Calltally" in said
         assert "calltally dead retry" in said
 
 

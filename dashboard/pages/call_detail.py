@@ -17,13 +17,15 @@ from dashboard.charts import CONNECTIONS
 from dashboard.filters import zone as chosen_zone
 from dashboard.inert import literal
 
+OUTSIDE = "CASE WHEN direction = 'outbound' THEN coalesce(callee_phone, caller_phone) ELSE caller_phone END"
+"""The number of the person, whoever dialled: a platform that names who called whom puts its own in `caller_phone`."""
 WHERE = "provider = $provider AND org = $org AND call_id = $call_id"
 RAW_SHOWN = 100_000
 """Characters of a body that are put on the page; the rest is in the file."""
 RAW_MOST = 20
 FACTS = {
     "direction": "Direction",
-    "agent_name": "Agent",
+    "agent": "Agent",
     "status": "Status",
     "end_call_reason": "End-call reason",
     "custom_end_call_reason": "Configured reason",
@@ -70,9 +72,9 @@ class Called:
             params |= {"first": str(self.row["first_received_at"]), "last": str(self.row["last_received_at"])}
         return data.ask(f"SELECT {columns} FROM {table} WHERE {WHERE}{also} ORDER BY {order}", params)
 
-    def moment(self, value: object) -> str:
+    def moment(self, value: object, *, year: bool = False) -> str:
         """A time in the chosen zone; empty where there is none."""
-        return words.local(value, self.zone) if isinstance(value, datetime) else ""
+        return words.local(value, self.zone, year=year) if isinstance(value, datetime) else ""
 
 
 def address_of(provider: str, org: str, call_id: str) -> str:
@@ -85,7 +87,8 @@ def render(name: str) -> None:
     st.button("All calls", icon=":material/arrow_back:", type="tertiary", on_click=_back)
     parts = [unquote(part) for part in name.split("/")]
     params = dict(zip(("provider", "org", "call_id"), parts, strict=False))
-    rows = data.ask(f"SELECT * FROM calls WHERE {WHERE}", params) if len(parts) == 3 else []
+    columns = f"*, {OUTSIDE} AS phone, coalesce(agent_name, agent_id) AS agent"
+    rows = data.ask(f"SELECT {columns} FROM calls WHERE {WHERE}", params) if len(parts) == 3 else []
     if not rows:
         st.info(
             "There is no such call. The address may be cut off, or the call was received by another installation.",
@@ -103,10 +106,14 @@ def _back() -> None:
 
 
 def _summary(call: Called) -> None:
-    number = words.phone(call.text("caller_phone") or None, masked=False)
+    number = words.phone(call.text("phone") or None, masked=False)
     title = words.label(call.text("caller_name")) if call.text("caller_name") else number or call.text("call_id")
     platform = data.titles().get(call.text("provider"), call.text("provider"))
-    about = [platform, f"{call.moment(call.row['counted_at'])} {call.zone}", words.label(call.text("call_id"), 120)]
+    about = [
+        platform,
+        f"{call.moment(call.row['counted_at'], year=True)} {call.zone}",
+        words.label(call.text("call_id"), 120),
+    ]
     part.heading(title, " · ".join([*about, *([words.label(call.text("org"))] if call.text("org") else [])]))
     _warnings(call)
     with st.container(border=True):
@@ -185,18 +192,22 @@ def _transcript(call: Called) -> None:
 
 
 def turns(transcript: str) -> list[tuple[str, str]]:
-    """Who said what; lines without a speaker go on with the one before."""
+    """Who said what; lines without a speaker go on with the one before, those of another name stand by themselves."""
     found: list[tuple[str, str]] = []
     for line in transcript.splitlines():
         who, colon, said = line.partition(":")
         speaker = SPEAKERS.get(who.strip().strip("*[]").lower()) if colon else None
         if speaker is not None:
             found.append((speaker, said.strip()))
-        elif found and line.strip():
+        elif found and line.strip() and not (colon and _NAME.fullmatch(who.strip())):
             found[-1] = (found[-1][0], f"{found[-1][1]}\n{line.strip()}")
         elif line.strip():
             found.append(("", line.strip()))
     return [(who, _readable(said)) for who, said in found if said]
+
+
+_NAME = re.compile(r"(?=.{1,40}$)[^\W\d_a-z][\w.'\u2019-]*( [\w.'\u2019-]+){0,3}")
+"""What may be somebody's name before a colon: Hugo Ito. Their words are not the agent's, whoever it is."""
 
 
 def _readable(text: str) -> str:

@@ -20,6 +20,8 @@ from dashboard.view import View
 
 ROWS_A_PAGE = 15
 WORDS_MOST = 8
+DATED_AFTER = timedelta(days=180)
+"""A call that is older is told with its year: the same day comes every year."""
 DIGITS_LEAST = 4
 """Fewer digits than these are in almost every number; they are searched as words."""
 SORTS = {
@@ -41,7 +43,7 @@ TONES = {
 }  # fmt: skip
 READ = (
     "provider, org, call_id, counted_at, coalesce(agent_name, agent_id) AS agent, direction, connection, result, "
-    "end_call_reason, duration_s, caller_name, caller_phone, transferred, conflict, excluded"
+    f"end_call_reason, duration_s, caller_name, {call_detail.OUTSIDE} AS phone, transferred, conflict, excluded"
 )
 SEARCHED = ("call_id", "caller_name", "caller_email", "agent_name", "summary", "transcript")
 NUMBERS = ("caller_phone", "callee_phone")
@@ -224,14 +226,14 @@ def _when(moment: object, zone: str, now: datetime) -> part.Cell:
     if not isinstance(moment, datetime):
         return part.Cell(text="")
     at = moment.replace(tzinfo=UTC)
-    exact = words.local(at, zone)
+    exact = words.local(at, zone, year=now - at > DATED_AFTER)
     if timedelta(0) <= now - at < timedelta(days=1):
         return part.Cell(at=round(at.timestamp() * 1000), hint=f"{exact} {zone}")
     return part.Cell(text=exact, hint=f"{at:%Y-%m-%d} {zone}")
 
 
 def _person(row: Mapping[str, object]) -> part.Cell:
-    name, number = _text(row["caller_name"]), words.phone(_text(row["caller_phone"]) or None)
+    name, number = _text(row["caller_name"]), words.phone(_text(row["phone"]) or None)
     # Where a platform knows no name it may send the number as one.
     if sum(char.isdigit() for char in name) >= DIGITS_LEAST and not any(char.isalpha() for char in name):
         name = words.phone(re.sub(r"[^\d+]", "", name))
