@@ -129,10 +129,10 @@ def test_times_are_in_the_viewers_zone(tab: Watched, site: Site) -> None:
     site.call(call_id="noon", at="2026-01-15T12:00:00Z")
     page = tab.page
     page.goto(site.url("calls", call=f"inboundflow/{_org(site, 'noon')}/noon"))
-    expect(page.get_by_text("Thu 15 Jan 13:00:00 Europe/Berlin")).to_be_visible()
+    expect(page.get_by_text("Thu 15 Jan 2026 13:00:00 Europe/Berlin")).to_be_visible()
 
     page.goto(site.url("calls", call=f"inboundflow/{_org(site, 'noon')}/noon", zone="Asia/Tokyo"))
-    expect(page.get_by_text("Thu 15 Jan 21:00:00 Asia/Tokyo")).to_be_visible()
+    expect(page.get_by_text("Thu 15 Jan 2026 21:00:00 Asia/Tokyo")).to_be_visible()
 
 
 def test_hostile_words_stay_words_everywhere(tab: Watched, site: Site) -> None:
