@@ -16,6 +16,7 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -156,7 +157,7 @@ def create_app(
             Route("/metrics", prometheus),
         ],
         middleware=[Middleware(_Versioned, store=store, worker_state=worker_state)],
-        exception_handlers={CalltallyError: _problem},
+        exception_handlers={CalltallyError: _problem, HTTPException: _misdirected},
     )
 
 
@@ -372,6 +373,18 @@ async def _problem(_: Request, error: Exception) -> Response:
     if status == 413:
         # Otherwise the rest of the body would be read to its end.
         response.headers["Connection"] = "close"
+    return response
+
+
+async def _misdirected(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    if error.status_code == 405:
+        code, message = "method_not_allowed", f"{request.method} is not answered here. Queries come by POST to /sql."
+    else:
+        code, message = "not_found", "There is nothing at this address. Queries go to POST /sql, state is at /readyz."
+    response = _json(error.status_code, {"error": code, "message": message})
+    response.headers.update(error.headers or {})
     return response
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from calls import provider
+from calls import provider, secret_files
 from calls.errors import SettingsError
 
 FILE_NAME = "calltally.toml"
@@ -97,6 +97,10 @@ def _source_table(name: str, table: object) -> SourceTable:
         raise SettingsError(
             f"The source name '{name}' does not fit into a URL. "
             "Use lower-case letters, digits, '-' and '_', 63 of them at most."
+        )
+    if secret_variable(name).endswith(secret_files.SUFFIX):
+        raise SettingsError(
+            f"A source cannot be named '{name}': {secret_variable(name)} is the path of a secret's file. Rename it."
         )
     if not isinstance(table, Mapping):
         raise SettingsError(f'[sources.{name}] of {FILE_NAME} must be a table with a line secrets = ["..."].')

@@ -97,6 +97,7 @@ def test_rules_are_what_decides_the_meaning_of_a_call(tmp_path: Path) -> None:
         ("sources = 3", {}, "[sources.synthflow]"),
         ("[sources]\naisync = 'secret'", {}, "[sources.aisync] of calltally.toml must be a table"),
         ("data_dir = [", {}, "not valid TOML"),
+        ("[sources.acme-file]\nprovider = 'aisync'\nsecrets = ['x']", {}, "CALLTALLY_SECRET_ACME_FILE is the path"),
         ("[sources.'Acme Inc']\nprovider = 'aisync'\nsecrets = ['x']", {}, "does not fit into a URL"),
         ("[sources.acme]\nsecrets = ['x']", {}, "provider ="),
         ("[sources.aisync]\nsecrets = 'x'", {}, "secrets must be a list"),
