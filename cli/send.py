@@ -100,8 +100,10 @@ class Sender:
                         # Waits for a free slot, so that a million calls are not a million tasks.
                         async with slots:
                             tasks.create_task(post(one))
-            except* CalltallyError as group:
-                raise group.exceptions[0] from None
+            except ExceptionGroup as group:
+                # Not `except*`: before Python 3.11.4 what is raised in there comes out as a group again.
+                ours = group.subgroup(CalltallyError)
+                raise (group if ours is None else ours.exceptions[0]) from None
         return answers
 
     async def post(self, client: httpx.AsyncClient, body: bytes) -> tuple[int, str]:
