@@ -45,6 +45,7 @@ faults: setup  ## the long fault runs of docs/faults.md; goes on where it was in
 	$(BIN)/python -m tests.faults.hostile_content
 	$(BIN)/python -m tests.faults.mutants
 	$(BIN)/python -m tests.faults.soak
+	$(BIN)/python -m tests.faults.soak --kafka
 
 docs: setup  ## write the generated parts of README.md and docs/
 	$(BIN)/python -m tests.docs_generated --write

@@ -64,7 +64,8 @@ def backlog(folder: Path, cluster: broker.Cluster, count: int) -> float:
         done = 0
         while done < count:
             some = min(MIX, count - done)
-            stream.journal_of(stream.mix(some, seed=2 + done // MIX), folder / "data" / "journal.sqlite")
+            new = stream.mix(some, seed=2 + done // MIX, after=1_000 + done)
+            stream.journal_of(new, folder / "data" / "journal.sqlite")
             done += some
         node.start()
         node.wait()

@@ -29,18 +29,19 @@ from streams.worker import Worker
 
 BODY_BYTES = 1_700
 SAID = "human: what does it cost? bot: let me look that up for you. "
-START = 1_790_000_000_000_000
+START, STEP = 1_790_000_000_000_000, 20_000
+"""When the first arrives, and the time between two, in microseconds."""
 REPEATS, SECOND_EVENTS = 0.10, 0.05
 IN_FLIGHT = 5_000
 
 
-def mix(count: int, seed: int) -> list[NewDelivery]:
-    """The deliveries of the mix, in the order of their arrival."""
+def mix(count: int, seed: int, *, after: int = 0) -> list[NewDelivery]:
+    """The deliveries of the mix, in the order of their arrival, behind so many others."""
     dice = random.Random(seed)
     made: list[NewDelivery] = []
     calls: list[tuple[str, str]] = []
     for number in range(count):
-        at = START + number * 20_000
+        at = START + (after + number) * STEP
         luck = dice.random()
         if luck < REPEATS and made:
             earlier = dice.choice(made[-20_000:])

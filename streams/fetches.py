@@ -47,6 +47,16 @@ class Fetch(NamedTuple):
     ends: Mapping[Slot, int]
     """One more than the newest offset that Kafka then had, for the partitions of `records`."""
 
+    @property
+    def record_count(self) -> int:
+        """How many records it brought."""
+        return sum(map(len, self.records.values()))
+
+    @property
+    def value_bytes(self) -> int:
+        """The size of their values."""
+        return sum(len(one.value or b"") for found in self.records.values() for one in found)
+
 
 class Feed(Protocol):
     """Who knows how far each partition is applied."""
@@ -299,6 +309,11 @@ class _Consumer(driver.Consumer):
                 generation_id=self.app.consumer_generation_id,
             ),
         )
+
+    def on_buffer_full(self, _: TP) -> None:
+        # Faust would leave out the partition that a full buffer's event bears, so that some come thousands of records
+        # behind others, and each further event of a call has to be looked up. A full buffer is waited for anyway.
+        pass
 
     def _filter_committable_offsets(self, _: Iterable[TP]) -> dict[TP, int]:
         applied = {TP(*slot): offset for slot, offset in self.app.feed.applied().items()}

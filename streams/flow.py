@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from streams.fetches import Fetch
     from streams.kafka_state import KafkaState
 
-BATCH_RECORDS: Final = 2_000
-"""So many records that wait are applied in one transaction; the last fetch of them may bring more."""
-WAITING_RECORDS: Final = 6_000
+BATCH_RECORDS: Final = 4_000
+BATCH_BYTES: Final = 16 << 20
+"""So much of what waits is applied in one transaction; the last fetch of it may bring more."""
+WAITING_RECORDS: Final = 8_000
+WAITING_BYTES: Final = 32 << 20
 QUIET_S: Final = 0.5
 """Without a new record for this long, there is time to tidy the store."""
 
@@ -70,7 +72,7 @@ class Flow:
         self._partitions: dict[Slot, Partition] = {}
         self._gaps: dict[Slot, Gap] = {}
         self._waiting: deque[Fetch] = deque()
-        self._waiting_records = 0
+        self._waiting_records = self._waiting_bytes = 0
         self._changed = asyncio.Condition()
         self._applying = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "apply")
@@ -87,9 +89,10 @@ class Flow:
     async def take(self, fetch: Fetch) -> None:
         """Keep a fetch for the next batch; waits while too much is kept."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._waiting_records < WAITING_RECORDS)
+            await self._changed.wait_for(self._has_room)
             self._waiting.append(fetch)
-            self._waiting_records += sum(map(len, fetch.records.values()))
+            self._waiting_records += fetch.record_count
+            self._waiting_bytes += fetch.value_bytes
             self._ends.update(fetch.ends)
             self._changed.notify_all()
 
@@ -130,7 +133,7 @@ class Flow:
         """Begin anew with these partitions, from where the store stands once the batch in hand is in."""
         async with self._applying, self._changed:
             self._waiting.clear()
-            self._waiting_records = 0
+            self._waiting_records = self._waiting_bytes = 0
             self._partitions = {slot: self._partition(slot) for slot in slots}
             self._changed.notify_all()
             self._show()
@@ -172,13 +175,19 @@ class Flow:
             except TimeoutError:
                 return None
             taken: list[Fetch] = []
-            records = 0
-            while self._waiting and records < BATCH_RECORDS:
-                taken.append(self._waiting.popleft())
-                records += sum(map(len, taken[-1].records.values()))
+            records = size = 0
+            while self._waiting and records < BATCH_RECORDS and size < BATCH_BYTES:
+                fetch = self._waiting.popleft()
+                taken.append(fetch)
+                records += fetch.record_count
+                size += fetch.value_bytes
             self._waiting_records -= records
+            self._waiting_bytes -= size
             self._changed.notify_all()
             return taken
+
+    def _has_room(self) -> bool:
+        return self._waiting_records < WAITING_RECORDS and self._waiting_bytes < WAITING_BYTES
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         """What is begun is ended, also when nobody waits any more: half a batch is none."""

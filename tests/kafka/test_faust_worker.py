@@ -6,6 +6,7 @@ import json
 import signal
 
 import pytest
+from faust.types import TP
 from kafka import KafkaProducer, TopicPartition
 
 from calls.errors import StoreLocked
@@ -13,6 +14,7 @@ from calls.journal import NewNotice
 from calls.journal_row import Damaged
 from calls.model import Delivery, Verdict
 from calls.records import Topic, of_damaged, of_delivery
+from streams import fetches, flow
 from streams.faust_app import group_of
 from tests.kafka import fausting
 from tests.kafka.fausting import Way, working
@@ -61,6 +63,23 @@ def test_a_second_run_goes_on_where_the_store_stands(way: Way) -> None:
     with way.applied() as worker:
         until(lambda: worker.worker.state.tally.records == 300)
         way.assert_once(worker)
+
+
+def test_no_partition_is_left_out_while_much_waits(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise some are read far ahead of others, and further events of a call come long after its first."""
+    asked: list[int] = []
+    getmany = fetches._Thread.getmany
+
+    async def noted(thread: fetches._Thread, active_partitions: set[TP], timeout: float) -> object:  # noqa: ASYNC109
+        asked.append(len(active_partitions))
+        return await getmany(thread, active_partitions, timeout)
+
+    monkeypatch.setattr(fetches._Thread, "getmany", noted)
+    monkeypatch.setattr(flow, "WAITING_RECORDS", 1)
+    way.publish(webhooks(10_000))
+    with way.applied():
+        assert len(asked) > 4
+        assert set(asked) == {8}
 
 
 def test_what_kafka_says_was_committed_is_not_believed(way: Way) -> None:
