@@ -170,6 +170,16 @@ def test_a_passport_names_the_platforms_that_are_not_in_its_number(store: Store,
     assert "Not available" not in notes["attempts"]
 
 
+def test_an_overview_without_calls_says_so_once(store: Store, endpoint: Serving) -> None:
+    """With a way on, instead of seven empty charts of which each says the same."""
+    full(store)
+    test = drawn(address={"range": "custom", "from": "2020-01-01", "to": "2020-01-02"})
+
+    assert [box.value.split(" (")[0] for box in test.info] == ["No calls in the range"]
+    assert [button.label for button in test.button] == ["Show the last 90 days"]
+    assert not test.get("vega_lite_chart")
+
+
 def test_words_of_another_name_are_not_put_into_the_agents_mouth() -> None:
     """Who it is may not be known: then the line stands by itself, with its name."""
     said = "Agent: Hello, am I speaking to Hugo Ito?\nHugo Ito: Yes.\nAgent: We have two:\nnine and ten"

@@ -38,8 +38,12 @@ def render() -> None:
     reader = data.reader()
     _prepare(reader, view)
     _tiles(reader, view)
-    _charts(reader, view)
-    _agents(cards.agents(reader, view.filters, choices.agents), view)
+    if cards.platforms(reader, view.filters).rows:
+        _charts(reader, view)
+        _agents(cards.agents(reader, view.filters, choices.agents))
+    else:
+        # Once, where every chart would say the same.
+        why_empty(view, "calls", key="all")
     if note := cards.left_out(reader, view.filters):
         st.caption(literal(note))
 
@@ -155,12 +159,9 @@ def _arrow(rows: charts.Rows) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows])
 
 
-def _agents(card: Card, view: View) -> None:
+def _agents(card: Card) -> None:
     with st.container(border=True):
         _title(card)
-        if not card.rows:
-            why_empty(view, "calls", key=card.title)
-            return
         # What is asked first stays on a phone; the rest is on the wider page.
         columns = [
             part.Column(title=name, number=place > 0, narrow=place > 3)
