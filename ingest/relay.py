@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 RETRY_S: Final = (0.2, 0.5, 1.0, 2.0)
 """Pauses after the first, second, ... failure in a row."""
 TELL_S: Final = 1.0
+"""How old the state file may be."""
 CRASHES_BESIDE: Final = "relay"
 """In the data folder; what is known of how relays ended is kept beside it."""
-"""How old the state file may be."""
 
 log = structlog.get_logger("relay")
 
