@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import httpx
@@ -11,6 +10,7 @@ from calls.errors import QueryError
 from calls.hosts import is_loopback
 from calls.journal_lock import writer_of
 from cli.check import Finding, Level, Patient
+from cli.ports import why_not
 from cli.probe import Health, State
 
 
@@ -84,15 +84,10 @@ def _process(name: str, found: Health, host: str, port: int, *, setting: str | N
 
 
 def _free(name: str, host: str, port: int, setting: str) -> Finding:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
+    if (reason := why_not(host, port)) is not None:
         return Finding(
             Level.WRONG,
-            f"{name} does not run, and could not: port {port} on {host} cannot be used ({error.strerror or error}).",
+            f"{name} does not run, and could not: port {port} on {host} cannot be used ({reason}).",
             f"Stop what holds it, or choose another with {setting} in calltally.toml.",
         )
     return Finding(Level.OK, f"{name} does not run; port {port} on {host} is free for it.")
