@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,6 +101,8 @@ def list_dead(
         # A damaged row of the journal does not even tell when it came.
         row["received_at"] = plain(at) if at.year > 1970 else None
     show(rows, form, columns=["position", "received_at", "source", "provider", "reason", "detail"])
+    if source and not rows:
+        _say_whose(source, ask(_DEAD_SOURCES, settings=settings).table.column("source").to_pylist())
     if len(rows) == limit:
         say(f"These are the newest {limit}; --limit shows more.")
 
@@ -173,6 +175,8 @@ def list_quarantine(source: SourceOption = None, limit: Limit = 100, form: Form 
         row = {"id": one.id, "received_at": _iso(one.received_at), "source": one.source, "reason": one.reason}
         kept.appendleft({**row, "count": one.count, "bytes": len(one.body), "detail": one.detail})
     show(list(kept), form, columns=["id", "received_at", "source", "reason", "count", "bytes", "detail"])
+    if source and not kept:
+        _say_whose(source, quarantined.counts(settings))
     if len(kept) == limit:
         say(f"These are the newest {limit}; --limit shows more.")
 
@@ -370,6 +374,12 @@ def _retry_held(settings: Settings, source: str | None) -> None:
     say(f"{_number(done.accepted or 0, 'delivery', 'deliveries')} accepted, {done.refused or 0} still refused.")
 
 
+def _say_whose(source: str, others: Iterable[str]) -> None:
+    """That there are some, but of other sources: the name may be mistyped."""
+    if names := sorted({name for name in others if name} - {source}):
+        say(f"None of '{source}'. There are some of: {', '.join(names)}.")
+
+
 def _number(count: int, one: str, several: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else several or one + 's'}"
 
@@ -378,6 +388,7 @@ def _iso(micros: int) -> str:
     return plain(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros))
 
 
+_DEAD_SOURCES = "SELECT DISTINCT source FROM dead_letters"
 _DEAD_ALL = """
 SELECT position, source, reason, provider, detail, received_at FROM dead_letters
 WHERE coalesce(source = $source, true)

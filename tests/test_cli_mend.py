@@ -120,6 +120,16 @@ def test_dead_letters_are_listed_with_their_reason(folder: Path) -> None:
     assert rows(run(folder, "dead", "list", "--source", "synthflow", "--format", "json")) == []
 
 
+def test_a_source_that_has_none_is_told_which_have(folder: Path) -> None:
+    """The name may be mistyped."""
+    done = run(folder, "dead", "list", "--source", "aisink")
+    assert "None of 'aisink'. There are some of: aisync." in done.stderr.decode()
+
+    _hold(folder, b"{}", signed=False)
+    done = run(folder, "quarantine", "list", "--source", "aisink")
+    assert "None of 'aisink'. There are some of: aisync." in done.stderr.decode()
+
+
 def test_a_dead_letter_is_shown_without_acting_on_the_terminal(folder: Path) -> None:
     """Reason, kept headers, and the body with everything unprintable written out; --body gives the bytes."""
     (letter,) = rows(run(folder, "dead", "list", "--format", "json"))
