@@ -28,6 +28,7 @@ ROWS_AT_ONCE = 1_000
 BYTES_PER_S = 2 << 20
 BYTES_AT_ONCE = 64 << 20
 KEPT_DAYS = 30
+FORGET_EVERY_S = 3600.0
 BUSY_MS = 2_000
 NEVER_KEPT = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 
@@ -140,19 +141,33 @@ class Quarantine:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         self._path.chmod(0o600)
         connection.executescript(_SCHEMA)
-        oldest = time.time_ns() // 1000 - KEPT_DAYS * 86_400 * 1_000_000
-        connection.execute("DELETE FROM held WHERE received_at < ?", (oldest,))
+        _drop_old(connection)
         for source, rows, size in connection.execute(_SHARES):
             self._shares[source] = _Share(rows, size)
 
     def _run(self) -> None:
-        ended = False
+        ended, forgotten_at = False, time.monotonic()
         while not ended:
-            orders = [self._orders.get()]
-            while not self._orders.empty():
-                orders.append(self._orders.get())
+            orders = self._next_orders()
             ended = None in orders
+            if time.monotonic() - forgotten_at > FORGET_EVERY_S:
+                orders.append(self._forget_old)
+                forgotten_at = time.monotonic()
             self._carry_out([order for order in orders if order is not None])
+
+    def _next_orders(self) -> list[_Order | None]:
+        """All that wait, once there are any; none after a while without."""
+        try:
+            orders = [self._orders.get(timeout=FORGET_EVERY_S)]
+        except queue.Empty:
+            return []
+        while not self._orders.empty():
+            orders.append(self._orders.get())
+        return orders
+
+    def _forget_old(self, connection: sqlite3.Connection) -> None:
+        for source, size in _drop_old(connection):
+            self._shares.setdefault(source, _Share()).give_back(size)
 
     def _carry_out(self, orders: list[_Order]) -> None:
         if not orders:
@@ -280,6 +295,13 @@ def _insert(connection: sqlite3.Connection, held: Held, share: _Share) -> None:
     if not inserted.rowcount:
         connection.execute("UPDATE held SET count = count + 1 WHERE source = ? AND id = ?", (held.source, held.id))
         share.give_back(len(held.body))
+
+
+def _drop_old(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+    """Source and size of the body of each that is dropped."""
+    oldest = time.time_ns() // 1000 - KEPT_DAYS * 86_400 * 1_000_000
+    dropped = "DELETE FROM held WHERE received_at < ? RETURNING source, length(body)"
+    return connection.execute(dropped, (oldest,)).fetchall()
 
 
 def _delete(connection: sqlite3.Connection, gone: list[Held]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from calls.errors import SignatureRejected
 from calls.model import Trust
+from ingest import quarantine as quarantine_module
 from ingest.quarantine import (
     BYTES_AT_ONCE,
     ROWS_AT_ONCE,
@@ -137,8 +140,6 @@ def test_an_unsigned_source_allowed_by_name_is_trusted_least(tmp_path: Path) -> 
 
 def test_inboundflows_tolerance_is_a_setting(tmp_path: Path) -> None:
     """For a sender whose clock is known to be off."""
-    import time
-
     text = f'inboundflow_tolerance_s = 5000\n[sources.inboundflow]\nsecrets = ["{SECRET}"]\n'
     with ingesting(tmp_path, text) as ingest:
         for age, status in ((4000, 200), (6000, 401)):
@@ -156,6 +157,20 @@ def test_the_quarantine_is_bounded_in_rows_and_bytes(tmp_path: Path) -> None:
     assert not quarantine.offer(held_of(1, source="third", body=bytes(BYTES_AT_ONCE + 1)))
     quarantine.close()
     assert counts_in(tmp_path / "quarantine.sqlite")["aisync"][0] == taken
+
+
+def test_what_is_held_too_long_is_dropped_and_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while ingest runs on for months: old junk must not keep out what a wrong secret refuses today."""
+    monkeypatch.setattr(quarantine_module, "FORGET_EVERY_S", 0.02)
+    monkeypatch.setattr(quarantine_module, "ROWS_PER_SOURCE", 1)
+    quarantine = Quarantine(tmp_path / "quarantine.sqlite")
+    fresh = msgspec.structs.replace(held_of(2), received_at=time.time_ns() // 1000)
+    assert quarantine.offer(held_of(1))
+
+    until(lambda: quarantine.offer(fresh))
+
+    quarantine.close()
+    assert [held.body for held in held_in(tmp_path / "quarantine.sqlite")] == [fresh.body]
 
 
 def test_the_quarantine_counts_an_equal_body_once(tmp_path: Path) -> None:
