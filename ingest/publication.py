@@ -27,7 +27,7 @@ from calls.journal_cursor import JournalCursor
 from calls.journal_row import Record
 from calls.model import Delivery, Micros, Notice
 from calls.provider import Naming, discover
-from calls.records import Outgoing, Topic, of_damaged, of_delivery, of_notice, partition_of
+from calls.records import Outgoing, of_damaged, of_delivery, of_notice, partition_of
 from ingest import broker, topics
 from ingest.relay_state import RelayState, now
 from ingest.topics import Topics
@@ -65,8 +65,6 @@ LOOK_S: Final = 60.0
 CLOCKS_MS: Final = 60_000
 """By how much the broker's clock may be ahead of ours where it refuses old times."""
 STOP_S: Final = 3.0
-
-_TOPICS: Final = (Topic.DELIVERIES.value, Topic.NOTICES.value)
 
 log = structlog.get_logger("relay")
 
@@ -174,7 +172,7 @@ class Publication:
         # A broker refuses times an hour ahead of its clock, which ours may have been meanwhile, and some that are old.
         newest_ms = moment // 1000
         oldest_ms = max(0, newest_ms - self._topics.oldest_ms + CLOCKS_MS)
-        partitions = {topic: len(producer.partitions_for(topic)) for topic in _TOPICS}
+        partitions = {str(topic): len(producer.partitions_for(str(topic))) for topic in topics.PUBLISHED}
         for record in records:
             for out in self._outgoing(record, moment):
                 future = producer.send(

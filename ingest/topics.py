@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kafka import TopicPartition, errors
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
@@ -15,6 +15,8 @@ from calls.records import Topic
 if TYPE_CHECKING:
     from calls.settings import Settings
 
+PUBLISHED: Final = (Topic.DELIVERIES, Topic.NOTICES)
+"""What the relay writes; the others are the worker's."""
 RECORD_BYTES_MIN = 65_536
 """A topic that takes no larger record has no room for a delivery's headers beside a useful piece of its body."""
 READY_S = 10.0
@@ -127,7 +129,7 @@ def held(client: KafkaAdminClient) -> tuple[str, int]:
 def short_of_replicas(client: KafkaAdminClient) -> list[str]:
     """Partitions that take nothing now, a phrase each. Raises the client library's errors."""
     found = []
-    for topic in client.describe_topics([str(Topic.DELIVERIES), str(Topic.NOTICES)]):
+    for topic in client.describe_topics([str(topic) for topic in PUBLISHED]):
         needed = int(_settings(client, [topic["name"]])[topic["name"]].get("min.insync.replicas", 1))
         for partition in topic["partitions"]:
             name = f"{topic['name']} partition {partition['partition_index']}"
@@ -140,6 +142,7 @@ def short_of_replicas(client: KafkaAdminClient) -> list[str]:
 
 
 def _described(client: KafkaAdminClient) -> dict[Topic, _Topic | None]:
+    """The topics that we may see; None for what does not exist."""
     described = client.describe_topics([str(topic) for topic in Topic])
     settings = _settings(client, [topic["name"] for topic in described if topic["error_code"] == 0])
     found: dict[Topic, _Topic | None] = dict.fromkeys(Topic)
@@ -147,8 +150,14 @@ def _described(client: KafkaAdminClient) -> dict[Topic, _Topic | None]:
         name, error = Topic(topic["name"]), errors.for_code(topic["error_code"])
         if error is errors.UnknownTopicOrPartitionError:
             continue
+        if error is errors.TopicAuthorizationFailedError and name in PUBLISHED:
+            raise BrokerRefused(
+                f"The user may not see the topic {name}. Give it the rights Describe, DescribeConfigs and Write on it."
+            )
         if error is errors.TopicAuthorizationFailedError:
-            raise BrokerRefused(f"The user may not see the topic {name}. Give it the rights Describe and Write on it.")
+            # The worker's alone: where the relay has a user of its own, it need not know of them.
+            del found[name]
+            continue
         if error is not errors.NoError:
             raise error(name)
         partitions = topic["partitions"]
@@ -237,7 +246,7 @@ def _size_findings(topic: Topic, allowed: int, settings: Settings) -> Iterator[F
         yield Finding(
             topic,
             f"{topic} takes records up to {allowed} bytes; raise its max.message.bytes to at least {RECORD_BYTES_MIN}.",
-            topic in (Topic.DELIVERIES, Topic.NOTICES),
+            topic in PUBLISHED,
         )
     elif allowed < settings.kafka_record_max_bytes:
         yield Finding(

@@ -40,11 +40,14 @@ class _Role(NamedTuple):
 
 
 _ROLES: Final = (
-    _Role("the relay", dict.fromkeys((Topic.DELIVERIES, Topic.NOTICES), frozenset({"DESCRIBE", "WRITE"}))),
+    _Role(
+        "the relay",
+        dict.fromkeys(topics.PUBLISHED, frozenset({"DESCRIBE", "DESCRIBE_CONFIGS", "WRITE"})),
+    ),
     _Role(
         "the worker",
         {
-            **dict.fromkeys((Topic.DELIVERIES, Topic.NOTICES), frozenset({"DESCRIBE", "READ"})),
+            **dict.fromkeys(topics.PUBLISHED, frozenset({"DESCRIBE", "READ"})),
             **dict.fromkeys((Topic.CALLS, Topic.DEAD), frozenset({"DESCRIBE", "WRITE"})),
         },
     ),
@@ -153,7 +156,7 @@ def _lacking(role: _Role, described: Mapping[Topic, Mapping[str, object]]) -> It
         elif _error(one) is not errors.NoError or not isinstance(operations, list):
             continue
         for operation in sorted(needed - set(operations)):
-            yield f"{operation.capitalize()} on {topic}"
+            yield f"{operation.title().replace('_', '')} on {topic}"
 
 
 def _group(client: KafkaAdminClient) -> Iterator[Finding]:

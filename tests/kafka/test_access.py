@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, KafkaAdminClient, ResourcePattern, ResourceType
 
-from calls.records import Topic
 from ingest import topics
 from tests import command
 from tests.command import rows, run
@@ -108,7 +108,7 @@ def test_a_user_without_rights_is_told_which(empty: Guarded, tmp_path: Path) -> 
         kafka_sasl_mechanism="PLAIN", kafka_username="bob", kafka_password="right",
     )  # fmt: skip
     with writing(tmp_path), relaying(chosen) as relay:
-        assert "Give it the rights Describe and Write" in faulty(relay, "broker_refused")
+        assert "Give it the rights Describe, DescribeConfigs and Write" in faulty(relay, "broker_refused")
 
 
 def test_tls_alone(empty: Guarded, tmp_path: Path) -> None:
@@ -154,22 +154,32 @@ def test_the_doctor_names_the_rights_that_are_missing(empty: Guarded, tmp_path: 
         chosen = settings(tmp_path, empty.cluster.bootstrap)
         topics.prepare(client, chosen)
         nothing = rows(run(tmp_path, "doctor", "--format", "json", environ=environ), 1)
-        client.create_acls(
-            [
-                ACL("User:bob", "*", operation, ACLPermissionType.ALLOW, ResourcePattern(ResourceType.TOPIC, topic))
-                for topic in (Topic.DELIVERIES, Topic.NOTICES)
-                for operation in (ACLOperation.DESCRIBE, ACLOperation.WRITE)
-            ]
-        )
-        enough = rows(run(tmp_path, "doctor", "--format", "json", environ=environ))
+        with _rights_of_a_relay(client):
+            enough = rows(run(tmp_path, "doctor", "--format", "json", environ=environ))
 
     (relays, workers) = [one for one in nothing if "lacks rights" in str(one["cause"])]
     assert (relays["level"], workers["level"]) == ("wrong", "wrong")
-    assert "the relay needs: Describe on calltally.deliveries, Write on calltally.deliveries" in str(relays["cause"])
+    needed = "Describe on calltally.deliveries, DescribeConfigs on calltally.deliveries, Write on calltally.deliveries"
+    assert f"the relay needs: {needed}" in str(relays["cause"])
     assert "Read on calltally.notices" in str(workers["cause"])
     (workers,) = [one for one in enough if "lacks rights" in str(one["cause"])]
     assert workers["level"] == "note"
     assert "but all that the relay needs" in str(workers["cause"])
+
+
+def test_the_rights_that_the_doctor_asks_for_are_enough_for_a_relay(empty: Guarded, tmp_path: Path) -> None:
+    """Of the topics that only the worker writes, its user need not even know."""
+    chosen = settings(
+        tmp_path, empty.cluster.address("LOGIN"), kafka_security_protocol="SASL_PLAINTEXT",
+        kafka_sasl_mechanism="PLAIN", kafka_username="bob", kafka_password="right",
+    )  # fmt: skip
+    with administrating(empty.cluster.bootstrap) as client:
+        topics.prepare(client, settings(tmp_path, empty.cluster.bootstrap))
+        with _rights_of_a_relay(client), writing(tmp_path) as journal, relaying(chosen) as relay:
+            journal.append(webhooks(20))
+            published(relay, 20)
+            assert relay.state.findings == []
+    assert len(everything(empty.cluster.bootstrap)) == 20
 
 
 def test_the_doctor_names_a_wrong_password(empty: Guarded, tmp_path: Path) -> None:
@@ -186,6 +196,20 @@ def test_the_doctor_names_a_wrong_password(empty: Guarded, tmp_path: Path) -> No
     assert "Kafka refuses us" in str(wrong["cause"])
     assert "kafka_username" in str(wrong["fix"])
     assert b"Vq8rZ2mK0pTn4xWc" not in done.stdout + done.stderr
+
+
+@contextmanager
+def _rights_of_a_relay(client: KafkaAdminClient) -> Iterator[None]:
+    given = [
+        ACL("User:bob", "*", operation, ACLPermissionType.ALLOW, ResourcePattern(ResourceType.TOPIC, topic))
+        for topic in topics.PUBLISHED
+        for operation in (ACLOperation.DESCRIBE, ACLOperation.DESCRIBE_CONFIGS, ACLOperation.WRITE)
+    ]
+    client.create_acls(given)
+    try:
+        yield
+    finally:
+        client.delete_acls(given)
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
