@@ -343,9 +343,9 @@ SELECT stream, stream_id, position, updated_at
 FROM kept.positions;
 
 COMMENT ON VIEW positions IS 'How far each stream is applied; changes in the same transaction as the rows.';
-COMMENT ON COLUMN positions.stream IS 'journal or kafka.';
+COMMENT ON COLUMN positions.stream IS 'journal, kafka, or announced: how far what follows from kafka is published.';
 COMMENT ON COLUMN positions.stream_id IS 'The journal''s id, or the topic''s id and partition.';
-COMMENT ON COLUMN positions.position IS 'The last position that is applied.';
+COMMENT ON COLUMN positions.position IS 'The last position of a journal, or the next offset of a partition.';
 COMMENT ON COLUMN positions.updated_at IS 'When that was, UTC.';
 
 CREATE OR REPLACE VIEW schema_version AS

@@ -49,7 +49,8 @@ class SourceTable(BaseModel):
         default=None,
         repr=False,
         min_length=1,
-        description="`?token=` that lets a live call's question be answered from the store.",
+        description="`?token=` that lets a live call's question be answered from the store, with the custom variables "
+        "`known_caller`, `caller_name`, `calls_before`, `last_call_at`, `last_result` and `last_summary`.",
     )
 
 

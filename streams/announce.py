@@ -183,7 +183,7 @@ _FIRST: Final[Mapping[str, Any]] = {
         Literal[1], msgspec.Meta(description="The form of the record; another number is another form.")
     ],
     "version": Annotated[
-        int, msgspec.Meta(description="The highest journal position among the call's events: higher is newer.")
+        int, msgspec.Meta(description="The highest journal position among the call's deliveries: higher is newer.")
     ],
     "journal_id": Annotated[str, msgspec.Meta(description="The journal whose positions `version` means.")],
 }

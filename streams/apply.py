@@ -258,7 +258,8 @@ class Applier:
             if before < MISTAKES_IN_A_ROW <= now:
                 log.critical(
                     "most of what arrives is not understood, by a mistake of Calltally. Nothing is lost: it stays in "
-                    "the journal. Update Calltally, then run `calltally dead retry`",
+                    "the journal. Update Calltally: a worker with other code reads it again, and so does "
+                    "`calltally dead retry --yes`",
                     in_a_row=now,
                     reasons=dict(self.tally.dead_letters),
                 )
