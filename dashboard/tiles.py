@@ -63,8 +63,12 @@ def tile(
 
     `only` are the filters: where none of the platforms chosen sends what the metric needs, the tile says so.
     """
+    reason = _not_available(metric, (only or {}).get("provider", ()))
+    if now.value is None and metric.kind is Kind.COUNT and reason is None and metric.name in TILES:
+        # These are told in any case, and that there are none may be the news.
+        now = Total(0.0, 0.0, None, 0)
     if now.value is None:
-        return Tile(NONE, None, None, _why_not(metric, (only or {}).get("provider", ())))
+        return Tile(NONE, None, None, reason or "nothing to measure")
     if metric.kind is Kind.SHARE:
         return _share(metric, now.value, now, before)
     figure = words.value(metric, now.value, now.n)
@@ -82,11 +86,11 @@ def without(metric: Metric, providers: Collection[str]) -> str:
     return f"Not available from {' and '.join(silent)}, whose calls are not in it." if silent else ""
 
 
-def _why_not(metric: Metric, providers: Sequence[str]) -> str:
+def _not_available(metric: Metric, providers: Sequence[str]) -> str | None:
     silent = metric.not_available_from()
     if providers and silent.issuperset(providers):
         return f"not available from {' and '.join(titles()[provider] for provider in providers)}"
-    return "nothing to measure yet"
+    return None
 
 
 def _share(metric: Metric, value: float, now: Total, before: Total) -> Tile:

@@ -92,8 +92,15 @@ def test_no_change_is_neither_good_nor_bad() -> None:
 
 def test_where_nothing_was_measured_it_says_so() -> None:
     """A dash never stands alone."""
-    assert told("connected", NOTHING) == Tile(NONE, None, None, "nothing to measure yet")
-    assert told("talk_time_mean", Total(None, 0, 0, 0)).base == "nothing to measure yet"
+    assert told("connected", NOTHING) == Tile(NONE, None, None, "nothing to measure")
+    assert told("talk_time_mean", Total(None, 0, 0, 0)).base == "nothing to measure"
+
+
+def test_no_calls_are_none_of_so_many_before() -> None:
+    """The day on which nothing comes is when the number matters most."""
+    shown = tile(METRICS["attempts"], NOTHING, count(100), back="day before")
+    assert (shown.figure, shown.change, shown.base) == ("0", f"-100.0{THIN}%", "day before: 100")
+    assert told("booked", NOTHING).base == "of 0 calls"
 
 
 def test_a_platform_that_does_not_send_it_is_named() -> None:
@@ -101,7 +108,7 @@ def test_a_platform_that_does_not_send_it_is_named() -> None:
     metric = METRICS["transferred"]
     assert tile(metric, NOTHING, NOTHING, only={"provider": ("callsync",)}).base == "not available from CallSync"
     both = tile(metric, NOTHING, NOTHING, only={"provider": ("callsync", "aisync")})
-    assert both.base == "nothing to measure yet"
+    assert both.base == "nothing to measure"
 
 
 def test_attempts_stand_beside_those_before() -> None:
