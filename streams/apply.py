@@ -243,8 +243,9 @@ class Applier:
             tally.dead_letters = tally.dead_letters + Counter(letter.reason for letter in batch.dead_letters)
         for letter in batch.dead_letters[:REPORTED_MAX]:
             _report(letter)
-        if len(batch.dead_letters) > REPORTED_MAX:
-            log.error("more deliveries of this batch became dead letters", more=len(batch.dead_letters) - REPORTED_MAX)
+        if rest := batch.dead_letters[REPORTED_MAX:]:
+            say = log.error if any(letter.reason in OUR_FAULT for letter in rest) else log.warning
+            say("more deliveries of this batch became dead letters", more=len(rest))
         self._watch_mistakes(batch)
 
     def _watch_mistakes(self, batch: Batch) -> None:

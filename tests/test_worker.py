@@ -227,6 +227,17 @@ def test_a_normaliser_that_raises_stops_nothing(tmp_path: Path, monkeypatch: pyt
         assert worker.state.tally.dead_letters == {"normaliser_failed": 1}
 
 
+def test_what_senders_do_wrong_is_no_error_of_ours(tmp_path: Path) -> None:
+    """However many of a batch cannot be read: warnings, of which the last tells how many more there are."""
+    unreadable = [of_body("aisync", b"\xff%d" % number) for number in range(100)]
+    journalled(tmp_path, *unreadable)
+    with capture_logs() as told, running(tmp_path) as (worker, _):
+        caught_up(worker, 100)
+    said = [line for line in told if "dead letter" in str(line["event"])]
+    assert {line["log_level"] for line in said} == {"warning"}
+    assert sum(line.get("more", 1) for line in said) == 100
+
+
 def test_one_call_id_in_two_orgs_is_two_calls(tmp_path: Path) -> None:
     """Ids are the platform's, and two of its customers may get the same."""
     journalled(tmp_path, webhook(1), msgspec.structs.replace(webhook(2, source="other"), org="acme"))
