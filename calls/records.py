@@ -30,6 +30,9 @@ class Topic(StrEnum):
     DEAD = "calltally.dead"
 
 
+RELAYED = (Topic.DELIVERIES, Topic.NOTICES)
+"""What the relay writes and the worker reads; the others the worker writes."""
+
 Headers: TypeAlias = "list[tuple[str, bytes]]"
 Given: TypeAlias = "Iterable[tuple[str, bytes | None]]"
 """Headers as a consumer reads them; anyone may have written them."""

@@ -27,7 +27,7 @@ from calls.journal_cursor import JournalCursor
 from calls.journal_row import Record
 from calls.model import Delivery, Micros, Notice
 from calls.provider import Naming, discover
-from calls.records import Outgoing, of_damaged, of_delivery, of_notice, partition_of
+from calls.records import RELAYED, Outgoing, of_damaged, of_delivery, of_notice, partition_of
 from ingest import broker, topics
 from ingest.relay_state import RelayState, now
 from ingest.topics import Topics
@@ -172,7 +172,7 @@ class Publication:
         # A broker refuses times an hour ahead of its clock, which ours may have been meanwhile, and some that are old.
         newest_ms = moment // 1000
         oldest_ms = max(0, newest_ms - self._topics.oldest_ms + CLOCKS_MS)
-        partitions = {str(topic): len(producer.partitions_for(str(topic))) for topic in topics.PUBLISHED}
+        partitions = {str(topic): len(producer.partitions_for(str(topic))) for topic in RELAYED}
         for record in records:
             for out in self._outgoing(record, moment):
                 future = producer.send(

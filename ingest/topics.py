@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kafka import TopicPartition, errors
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.protocol.consumer.offsets import OffsetSpec
 
 from calls.errors import BrokerRefused, BrokerUnavailable, TopicUnsuitable
-from calls.records import Topic
+from calls.records import RELAYED, Topic
 
 if TYPE_CHECKING:
     from calls.settings import Settings
 
-PUBLISHED: Final = (Topic.DELIVERIES, Topic.NOTICES)
-"""What the relay writes; the others are the worker's."""
 RECORD_BYTES_MIN = 65_536
 """A topic that takes no larger record has no room for a delivery's headers beside a useful piece of its body."""
 READY_S = 10.0
@@ -129,7 +127,7 @@ def held(client: KafkaAdminClient) -> tuple[str, int]:
 def short_of_replicas(client: KafkaAdminClient) -> list[str]:
     """Partitions that take nothing now, a phrase each. Raises the client library's errors."""
     found = []
-    for topic in client.describe_topics([str(topic) for topic in PUBLISHED]):
+    for topic in client.describe_topics([str(topic) for topic in RELAYED]):
         needed = int(_settings(client, [topic["name"]])[topic["name"]].get("min.insync.replicas", 1))
         for partition in topic["partitions"]:
             name = f"{topic['name']} partition {partition['partition_index']}"
@@ -150,7 +148,7 @@ def _described(client: KafkaAdminClient) -> dict[Topic, _Topic | None]:
         name, error = Topic(topic["name"]), errors.for_code(topic["error_code"])
         if error is errors.UnknownTopicOrPartitionError:
             continue
-        if error is errors.TopicAuthorizationFailedError and name in PUBLISHED:
+        if error is errors.TopicAuthorizationFailedError and name in RELAYED:
             raise BrokerRefused(
                 f"The user may not see the topic {name}. Give it the rights Describe, DescribeConfigs and Write on it."
             )
@@ -246,7 +244,7 @@ def _size_findings(topic: Topic, allowed: int, settings: Settings) -> Iterator[F
         yield Finding(
             topic,
             f"{topic} takes records up to {allowed} bytes; raise its max.message.bytes to at least {RECORD_BYTES_MIN}.",
-            topic in PUBLISHED,
+            topic in RELAYED,
         )
     elif allowed < settings.kafka_record_max_bytes:
         yield Finding(

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from calls.errors import BrokerError, BrokerUnavailable, CalltallyError, StoreMismatch
-from calls.records import Topic
+from calls.records import RELAYED, Topic
 from streams.announce import ANNOUNCED, APPLIED
 from streams.partition import Slot
 
-TOPICS: Final = (Topic.DELIVERIES.value, Topic.NOTICES.value)
+TOPICS: Final = tuple(map(str, RELAYED))
 """What a worker reads."""
 OTHER_TOPIC: Final = "other_topic"
 OFFSETS_GONE: Final = "offsets_gone"

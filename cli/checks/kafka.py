@@ -13,7 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from calls import kafka_access, relay_report
 from calls.errors import BrokerRefused, CalltallyError, SettingsError
-from calls.records import Topic
+from calls.records import RELAYED, Topic
 from cli.check import Finding, Level, Patient
 from ingest import broker, topics
 
@@ -42,12 +42,12 @@ class _Role(NamedTuple):
 _ROLES: Final = (
     _Role(
         "the relay",
-        dict.fromkeys(topics.PUBLISHED, frozenset({"DESCRIBE", "DESCRIBE_CONFIGS", "WRITE"})),
+        dict.fromkeys(RELAYED, frozenset({"DESCRIBE", "DESCRIBE_CONFIGS", "WRITE"})),
     ),
     _Role(
         "the worker",
         {
-            **dict.fromkeys(topics.PUBLISHED, frozenset({"DESCRIBE", "READ"})),
+            **dict.fromkeys(RELAYED, frozenset({"DESCRIBE", "READ"})),
             **dict.fromkeys((Topic.CALLS, Topic.DEAD), frozenset({"DESCRIBE", "WRITE"})),
         },
     ),

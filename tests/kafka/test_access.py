@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, KafkaAdminClient, ResourcePattern, ResourceType
 
+from calls.records import RELAYED
 from ingest import topics
 from tests import command
 from tests.command import rows, run
@@ -202,7 +203,7 @@ def test_the_doctor_names_a_wrong_password(empty: Guarded, tmp_path: Path) -> No
 def _rights_of_a_relay(client: KafkaAdminClient) -> Iterator[None]:
     given = [
         ACL("User:bob", "*", operation, ACLPermissionType.ALLOW, ResourcePattern(ResourceType.TOPIC, topic))
-        for topic in topics.PUBLISHED
+        for topic in RELAYED
         for operation in (ACLOperation.DESCRIBE, ACLOperation.DESCRIBE_CONFIGS, ACLOperation.WRITE)
     ]
     client.create_acls(given)
