@@ -30,7 +30,7 @@ def choose(deliveries: Sequence[Delivery], store: Store, deadly: Collection[str]
     standing = store.known(ids)
     if not standing and len(set(ids)) == len(ids):
         return Chosen(deliveries, (), ())
-    unread = _unread({one.id: standing[one.id] for one in deliveries if _is_copy(one, standing)}, store)
+    dead = _dead({one.id: standing[one.id] for one in deliveries if _is_copy(one, standing)}, store)
     counting: dict[str, Delivery] = {}
     repeated, replaced = [], []
     for delivery in sorted(deliveries, key=point_of):
@@ -38,8 +38,10 @@ def choose(deliveries: Sequence[Delivery], store: Store, deadly: Collection[str]
         at = held if among is None else point_of(among)
         if point in (at, held):
             continue
-        of_read = delivery.id not in unread if among is None else _reads(among, deadly)
-        if at is not None and not _takes_place(delivery, deadly, is_lower=point < at, of_read=of_read):
+        # What was read, but cannot be stored, is not tried again; to a lower copy it gives way as any dead letter does.
+        of_dead = delivery.id in dead if among is None else not _reads(among, deadly)
+        of_read = dead.get(delivery.id) == NOT_STORABLE if among is None and of_dead else not of_dead
+        if at is not None and not _takes_place(delivery, deadly, is_lower=point < at, of_read=of_read, of_dead=of_dead):
             repeated.append(delivery)
             continue
         if among is not None:
@@ -55,11 +57,11 @@ def point_of(delivery: Delivery) -> StreamPoint:
     return StreamPoint(delivery.received_at, delivery.journal_id, delivery.position)
 
 
-def _takes_place(delivery: Delivery, deadly: Collection[str], *, is_lower: bool, of_read: bool) -> bool:
+def _takes_place(delivery: Delivery, deadly: Collection[str], *, is_lower: bool, of_read: bool, of_dead: bool) -> bool:
     """Whether it counts instead of an equal one: nothing that was read gives way to what cannot be."""
     if of_read and not is_lower:
         return False
-    return (is_lower and not of_read) or _reads(delivery, deadly)
+    return (is_lower and of_dead) or _reads(delivery, deadly)
 
 
 def _reads(delivery: Delivery, deadly: Collection[str]) -> bool:
@@ -71,11 +73,11 @@ def _reads(delivery: Delivery, deadly: Collection[str]) -> bool:
     return not isinstance(meaning, DeadLetter)
 
 
-def _unread(standing: Mapping[str, StreamPoint], store: Store) -> set[str]:
-    """Those of the ids of which nothing was read; what was read, but cannot be stored, is not tried again."""
+def _dead(standing: Mapping[str, StreamPoint], store: Store) -> dict[str, str]:
+    """Those of the ids that are dead letters, and why."""
     places = {Place(point.journal_id, point.position): name for name, point in standing.items()}
     reasons = store.not_understood(places) if places else {}
-    return {places[place] for place, reason in reasons.items() if reason != NOT_STORABLE}
+    return {places[place]: reason for place, reason in reasons.items()}
 
 
 def _is_copy(delivery: Delivery, standing: Mapping[str, StreamPoint]) -> bool:

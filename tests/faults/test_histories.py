@@ -53,3 +53,8 @@ def test_a_lost_announcement_would_be_found(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Publishing, "again", lambda self, records, positions: None)
     with pytest.raises(Broken, match=r"never announced|is not the stored one"):
         run_seeds(SEEDS[1::3], folder)
+
+
+def test_a_lower_copy_takes_the_place_of_one_that_cannot_be_stored(tmp_path: Path) -> None:
+    """Found by the long run: which of two unreadable copies counted depended on which came first."""
+    run_seeds([5797], tmp_path)
