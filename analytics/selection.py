@@ -181,10 +181,12 @@ def _never_sent() -> str:
     return " AND ".join(parts) or "true"
 
 
+CONTACT = "CASE WHEN direction = 'outbound' THEN coalesce(callee_phone, caller_phone) ELSE caller_phone END"
+"""The number of the person, whoever dialled: a platform that names who called whom puts its own in `caller_phone`."""
+
 # Who hangs up on an agent, what it handled alone, and whom the call was about: said once, for every metric.
 _EVERY_CALL = (
-    "(SELECT *, "
-    "CASE WHEN direction = 'outbound' THEN coalesce(callee_phone, caller_phone) ELSE caller_phone END AS contact, "
+    f"(SELECT *, {CONTACT} AS contact, "
     "coalesce(ended_by = 'caller' AND duration_s < 10, false) AS hung_up_early, "
     "NOT transferred AND ended_by NOT IN ('system', 'transfer') AND NOT hung_up_early AS contained, "
     "regexp_matches(lower(concat_ws(' ', disposition, array_to_string(tags, ' '))), "

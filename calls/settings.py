@@ -73,7 +73,8 @@ Words: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
 
 
-def _web_address(value: str) -> str:
+def web_address(value: str) -> str:
+    """An address of http or https, without a slash at its end. Raises ValueError."""
     if not re.match("https?://[^/]", value):
         raise ValueError("it does not begin with http:// or https:// and a name, as https://example.com does")
     return value.rstrip("/")
@@ -86,7 +87,7 @@ def _argon2_hash(value: str) -> str:
     return value
 
 
-Address: TypeAlias = Annotated[str, AfterValidator(_web_address)]
+Address: TypeAlias = Annotated[str, AfterValidator(web_address)]
 PasswordHash: TypeAlias = Annotated[str, AfterValidator(_argon2_hash)]
 
 

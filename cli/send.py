@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -51,9 +50,13 @@ def send(
     except KeyError:
         known = ", ".join(settings.sources) or "none yet; see `calltally sources add`"
         raise SettingsError(f"There is no source '{source}'. Known are: {known}.") from None
-    if url is not None and not re.match("https?://[^/]", url):
-        raise typer.BadParameter(f"'{url}' is no address; write it like http://127.0.0.1:8000.", param_hint="--url")
-    sender = Sender(chosen, f"{(url or settings.ingest_url).rstrip('/')}/webhooks/{source}")
+    try:
+        address = all_settings.web_address(url or settings.ingest_url)
+    except ValueError:
+        raise typer.BadParameter(
+            f"'{url}' is no address; write it like http://127.0.0.1:8000.", param_hint="--url"
+        ) from None
+    sender = Sender(chosen, f"{address}/webhooks/{source}")
     body = file.read_bytes() if file is not None else None
     answers = asyncio.run(sender.send(count=count, rate=rate, seed=seed, event=event, body=body))
     for (status, reason), number in sorted(answers.items()):

@@ -148,11 +148,12 @@ def _described(client: KafkaAdminClient) -> dict[Topic, _Topic | None]:
         name, error = Topic(topic["name"]), errors.for_code(topic["error_code"])
         if error is errors.UnknownTopicOrPartitionError:
             continue
-        if error is errors.TopicAuthorizationFailedError and name in RELAYED:
-            raise BrokerRefused(
-                f"The user may not see the topic {name}. Give it the rights Describe, DescribeConfigs and Write on it."
-            )
         if error is errors.TopicAuthorizationFailedError:
+            if name in RELAYED:
+                raise BrokerRefused(
+                    f"The user may not see the topic {name}. "
+                    "Give it the rights Describe, DescribeConfigs and Write on it."
+                )
             # The worker's alone: where the relay has a user of its own, it need not know of them.
             del found[name]
             continue

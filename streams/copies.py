@@ -38,10 +38,10 @@ def choose(deliveries: Sequence[Delivery], store: Store, deadly: Collection[str]
         at = held if among is None else point_of(among)
         if point in (at, held):
             continue
-        # What was read, but cannot be stored, is not tried again; to a lower copy it gives way as any dead letter does.
         of_dead = delivery.id in dead if among is None else not _reads(among, deadly)
-        of_read = dead.get(delivery.id) == NOT_STORABLE if among is None and of_dead else not of_dead
-        if at is not None and not _takes_place(delivery, deadly, is_lower=point < at, of_read=of_read, of_dead=of_dead):
+        # What was read, but cannot be stored, is not tried again; to a lower copy it gives way as any dead letter does.
+        settled = not of_dead or dead.get(delivery.id) == NOT_STORABLE
+        if at is not None and not _takes_place(delivery, deadly, is_lower=point < at, of_dead=of_dead, settled=settled):
             repeated.append(delivery)
             continue
         if among is not None:
@@ -57,9 +57,9 @@ def point_of(delivery: Delivery) -> StreamPoint:
     return StreamPoint(delivery.received_at, delivery.journal_id, delivery.position)
 
 
-def _takes_place(delivery: Delivery, deadly: Collection[str], *, is_lower: bool, of_read: bool, of_dead: bool) -> bool:
-    """Whether it counts instead of an equal one: nothing that was read gives way to what cannot be."""
-    if of_read and not is_lower:
+def _takes_place(delivery: Delivery, deadly: Collection[str], *, is_lower: bool, of_dead: bool, settled: bool) -> bool:
+    """Whether it counts instead of an equal one: nothing that counts as an event gives way to a dead letter."""
+    if settled and not is_lower:
         return False
     return (is_lower and of_dead) or _reads(delivery, deadly)
 

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, cast
 
 import faust
@@ -40,7 +42,8 @@ FETCH_BYTES: Final = 4 << 20
 """Of one partition; a larger record still comes, alone."""
 
 
-class Fetch(NamedTuple):
+@dataclass(frozen=True)
+class Fetch:
     """What one poll brought."""
 
     records: Mapping[Slot, Sequence[Incoming]]
@@ -52,7 +55,7 @@ class Fetch(NamedTuple):
         """How many records it brought."""
         return sum(map(len, self.records.values()))
 
-    @property
+    @cached_property
     def value_bytes(self) -> int:
         """The size of their values."""
         return sum(len(one.value or b"") for found in self.records.values() for one in found)

@@ -40,10 +40,7 @@ class _Role(NamedTuple):
 
 
 _ROLES: Final = (
-    _Role(
-        "the relay",
-        dict.fromkeys(RELAYED, frozenset({"DESCRIBE", "DESCRIBE_CONFIGS", "WRITE"})),
-    ),
+    _Role("the relay", dict.fromkeys(RELAYED, frozenset({"DESCRIBE", "DESCRIBE_CONFIGS", "WRITE"}))),
     _Role(
         "the worker",
         {

@@ -12,13 +12,12 @@ from urllib.parse import quote, unquote
 
 import streamlit as st
 
+from analytics.selection import CONTACT
 from dashboard import address, data, part, words
 from dashboard.charts import CONNECTIONS
 from dashboard.filters import zone as chosen_zone
 from dashboard.inert import literal
 
-OUTSIDE = "CASE WHEN direction = 'outbound' THEN coalesce(callee_phone, caller_phone) ELSE caller_phone END"
-"""The number of the person, whoever dialled: a platform that names who called whom puts its own in `caller_phone`."""
 WHERE = "provider = $provider AND org = $org AND call_id = $call_id"
 RAW_SHOWN = 100_000
 """Characters of a body that are put on the page; the rest is in the file."""
@@ -87,7 +86,7 @@ def render(name: str) -> None:
     st.button("All calls", icon=":material/arrow_back:", type="tertiary", on_click=_back)
     parts = [unquote(part) for part in name.split("/")]
     params = dict(zip(("provider", "org", "call_id"), parts, strict=False))
-    columns = f"*, {OUTSIDE} AS phone, coalesce(agent_name, agent_id) AS agent"
+    columns = f"*, {CONTACT} AS phone, coalesce(agent_name, agent_id) AS agent"
     rows = data.ask(f"SELECT {columns} FROM calls WHERE {WHERE}", params) if len(parts) == 3 else []
     if not rows:
         st.info(
