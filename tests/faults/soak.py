@@ -133,7 +133,7 @@ def soak(
             driver.stop()
             if brokers is not None:
                 brokers.stay()
-        outcome = scenarios.compare(folder, driver, [], kafka=bootstrap)
+        outcome = scenarios.compare(folder, driver, [], up=up, kafka=bootstrap)
         outcome.kills, outcome.restarts = kills, restarts
     return Soak(outcome, samples, 0 if brokers is None else brokers.count)
 
