@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from analytics.contact import CONTACT, OPTED_OUT, OUTSIDE_NUMBER
 from analytics.cutting import BUCKETS, bucket_of
 from calls.errors import SettingsError
 from calls.model import Micros
@@ -134,7 +135,9 @@ def selected(
 
 def cut(rows: str, bucket: str, slice_by: str | None, without: Collection[str]) -> str:
     """The query for `rows`, which end in a condition, with `bucket` and `slice` beside them, as a metric takes them."""
-    sliced = f'CAST("{slice_by}" AS VARCHAR)' if slice_by else "CAST(NULL AS VARCHAR)"
+    # Where it is summed up the name stands for a number, and it is sliced by whether the call was.
+    named = "CAST(transferred AS BOOLEAN)" if slice_by == "transferred" else f'"{slice_by}"'
+    sliced = f"CAST({named if slice_by else 'NULL'} AS VARCHAR)"
     only = f" AND provider NOT IN ({', '.join(map(_quoted, sorted(without)))})" if without else ""
     return f'SELECT *, {bucket} AS bucket, {sliced} AS "slice" FROM {rows}{only}'
 
@@ -146,10 +149,15 @@ def narrowed(relation: Relation, filters: Filters) -> tuple[str, dict[str, Param
 
 
 def sends(provider: str, column: str) -> bool:
-    """Whether a provider can fill that column or list table at all; true for providers no longer known."""
+    """Whether a provider can fill that column or list table at all; true for providers no longer known.
+
+    `connection=busy` asks whether it can say that of a call.
+    """
     known = discover().get(provider)
     if known is None or not known.sends:
         return True
+    if column.startswith(_OF_CONNECTION):
+        return column.removeprefix(_OF_CONNECTION) in known.connections
     if column == "result":
         return known.judges or not known.sends.isdisjoint(("appointments", "disposition"))
     return column in known.sends
@@ -160,6 +168,7 @@ def iso(moment: Micros) -> str:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment)).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
+_OF_CONNECTION = "connection="
 _MEASURED = tuple(
     "agent_id direction status end_call_reason started_at ended_at duration_s caller_phone caller_name caller_email "
     "summary transcript recording_url sentiment disposition intent urgency tags campaign cost_usd".split()
@@ -181,17 +190,12 @@ def _never_sent() -> str:
     return " AND ".join(parts) or "true"
 
 
-CONTACT = "CASE WHEN direction = 'outbound' THEN coalesce(callee_phone, caller_phone) ELSE caller_phone END"
-"""The number of the person, whoever dialled: a platform that names who called whom puts its own in `caller_phone`."""
-
 # Who hangs up on an agent, what it handled alone, and whom the call was about: said once, for every metric.
 _EVERY_CALL = (
-    f"(SELECT *, {CONTACT} AS contact, "
+    f"(SELECT * EXCLUDE (number), {CONTACT} AS contact, "
     "coalesce(ended_by = 'caller' AND duration_s < 10, false) AS hung_up_early, "
     "NOT transferred AND ended_by NOT IN ('system', 'transfer') AND NOT hung_up_early AS contained, "
-    "regexp_matches(lower(concat_ws(' ', disposition, array_to_string(tags, ' '))), "
-    "'\\b(dnc|do[ _-]?not[ _-]?(call|contact)|opt(ed)?[ _-]?out|unsubscribed?)\\b') AS opted_out "
-    "FROM calls WHERE excluded IS NULL)"
+    f"{OPTED_OUT} AS opted_out FROM (SELECT *, {OUTSIDE_NUMBER} AS number FROM calls WHERE excluded IS NULL))"
 )
 _DIMENSIONS = frozenset(
     "provider org agent_id campaign direction status end_call_reason connection ended_by result".split()
@@ -270,7 +274,8 @@ RELATIONS: Mapping[str, Relation] = MappingProxyType(
 )
 """What a metric's header may name in `from`.
 
-The rows of `calls` have, beside the columns of the table: `contact`, the outside number; `hung_up_early`, by the caller
+The rows of `calls` have, beside the columns of the table: `contact`, the outside number in one spelling, null where
+it is withheld; `hung_up_early`, by the caller
 within 10 seconds; `contained`, handled by the agent to the end; `opted_out`, by disposition or tags.
 """
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import calls.providers
 from calls.errors import SettingsError
-from calls.model import CallEvent, Delivery
+from calls.model import CallEvent, Connection, Delivery
 from calls.signing import Scheme
 
 
@@ -50,6 +50,8 @@ class Provider:
     sends: frozenset[str] = field(default_factory=frozenset)
     """Columns of `calls` and names of list tables (`call_analysis`, `leads`, ...) that this platform can fill; others
     are "not available"."""
+    connections: frozenset[Connection] = frozenset(Connection)
+    """What the platform can say of whom a call reached: a share of what it never says is "not available"."""
     judges: bool = False
     """Whether its own judge tells if a call reached its aim: the criterion that the settings name is then the call's
     `result`, and a booking or a disposition is not."""

@@ -87,15 +87,25 @@ def test_a_call_that_only_began_is_in_progress(event: str) -> None:
 
 def test_the_start_of_an_ended_call_is_its_end_less_its_duration() -> None:
     """Only the envelope's time and the duration are documented."""
-    facts = said("call.ended", call_id="c1", call_duration=180).facts
-    assert (facts["ended_at"], facts["started_at"], facts["duration_s"]) == (ENDED, ENDED - 180_000_000, 180.0)
+    call = fold([timed("call.ended", ENDED_AT, call_duration=180)], Rules())
+    assert (call["ended_at"], call["started_at"], call["duration_s"]) == (ENDED, ENDED - 180_000_000, 180.0)
+
+
+def test_a_start_that_was_told_stands_whatever_end_and_duration_say() -> None:
+    """A duration may leave out the ringing; a call that began before midnight stays a call of that day."""
+    began = timed("call.started", "2026-05-12T13:00:00Z")
+    ended = timed("call.ended", ENDED_AT, call_duration=180)
+    for events in ([began, ended], [ended, began]):
+        call = fold(events, Rules())
+        assert (call["started_at"], call["duration_s"]) == (ENDED - 90 * 60_000_000, 180.0)
 
 
 def test_times_that_a_call_has_of_its_own_go_before_the_envelopes() -> None:
     """A delivery that was retried may be stamped long after the call."""
-    facts = said("call.ended", call_id="c1", started_at="2026-05-12T13:00:00Z", ended_at="2026-05-12T13:02:00Z").facts
-    assert facts["ended_at"] - facts["started_at"] == 120_000_000
-    assert (facts["started_at"], facts["duration_s"]) == (ENDED - 90 * 60_000_000, 120.0)
+    own = {"started_at": "2026-05-12T13:00:00Z", "ended_at": "2026-05-12T13:02:00Z"}
+    call = fold([timed("call.ended", ENDED_AT, **own)], Rules())
+    assert (call["started_at"], call["duration_s"]) == (ENDED - 90 * 60_000_000, 120.0)
+    assert call["ended_at"] == ENDED - 88 * 60_000_000
 
 
 def test_a_call_without_any_time_has_none_and_counts_when_it_was_received() -> None:

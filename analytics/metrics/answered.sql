@@ -3,9 +3,9 @@
 -- unit: %
 -- better: neutral
 -- about: Share of finished calls that were picked up, by a person or by a machine.
--- needs: connection
+-- needs: connection=unknown
 -- from: rollup_calls
--- version: 1
+-- version: 2
 SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
 FROM (
     SELECT

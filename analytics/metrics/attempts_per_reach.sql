@@ -4,10 +4,10 @@
 -- better: lower
 -- about: How many calls it took on average to reach a person for the first time in this range, over the numbers
 --   that were reached.
--- needs: caller_phone connection
+-- needs: caller_phone connection=unknown
 -- from: calls
 -- adds: no
--- version: 1
+-- version: 2
 SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
 FROM (
     SELECT bucket, "slice", coalesce(sum(attempt), 0) AS numerator, count(*) AS denominator

@@ -5,7 +5,7 @@
 -- about: Outbound calls to a number whose earlier call says that the person wants no more calls. Should be 0.
 -- needs: disposition|tags
 -- from: calls
--- version: 1
+-- version: 2
 SELECT
     bucket, "slice",
     count(*) FILTER (WHERE given.counted_at > refused.since) AS value,

@@ -3,9 +3,9 @@
 -- unit: %
 -- better: lower
 -- about: Share of finished calls that were given up before anybody picked up.
--- needs: connection status
+-- needs: connection=canceled
 -- from: rollup_calls
--- version: 1
+-- version: 2
 SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
 FROM (
     SELECT

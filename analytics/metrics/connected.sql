@@ -4,9 +4,9 @@
 -- better: higher
 -- about: Share of finished calls that reached a person; voicemail, no answer, busy, cancelled, failed and unknown
 --   ones are the rest.
--- needs: connection
+-- needs: connection=unknown
 -- from: rollup_calls
--- version: 1
+-- version: 2
 SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
 FROM (
     SELECT

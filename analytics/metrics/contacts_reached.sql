@@ -4,10 +4,10 @@
 -- better: higher
 -- about: Share of the different outside numbers of which at least one call reached a person. Of a longer range it
 --   is not the mean of its days.
--- needs: caller_phone connection
+-- needs: caller_phone connection=unknown
 -- from: calls
 -- adds: no
--- version: 1
+-- version: 2
 SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
 FROM (
     SELECT

@@ -3,10 +3,10 @@
 -- unit: %
 -- better: higher
 -- about: Share of contained calls whose caller did not call again within 72 hours. Calls younger than that, and
---   those without a number, are left out.
+--   those whose number is withheld, are left out.
 -- needs: transferred caller_phone
 -- from: calls
--- version: 1
+-- version: 2
 SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
 FROM (
     SELECT
@@ -17,9 +17,9 @@ FROM (
     FROM (
         SELECT * FROM selected
         WHERE connection = 'person' AND direction IS DISTINCT FROM 'outbound' AND contained AND contact IS NOT NULL
-            AND counted_at < (SELECT max(bucket_start) FROM rollup_calls) - INTERVAL 72 HOURS
+            AND counted_at < (SELECT max(received_at) FROM deliveries) - INTERVAL 72 HOURS
     ) AS given
-    ASOF LEFT JOIN every_call AS again
+    ASOF LEFT JOIN (FROM every_call WHERE direction IS DISTINCT FROM 'outbound') AS again
     ON again.org = given.org AND again.contact = given.contact AND again.counted_at > given.counted_at
     GROUP BY bucket, "slice"
 )

@@ -3,9 +3,9 @@
 -- unit: %
 -- better: lower
 -- about: Share of finished calls that failed: a wrong number, a refusal by the carrier, an error of the platform.
--- needs: connection status
+-- needs: connection=failed
 -- from: rollup_calls
--- version: 1
+-- version: 2
 SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
 FROM (
     SELECT

@@ -6,7 +6,7 @@
 --   number in another call within 24 hours. Finds errors of the judge.
 -- needs: result
 -- from: calls
--- version: 1
+-- version: 2
 SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
 FROM (
     SELECT

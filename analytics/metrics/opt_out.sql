@@ -6,7 +6,7 @@
 --   opt out, DNC, unsubscribe).
 -- needs: disposition|tags
 -- from: calls
--- version: 1
+-- version: 2
 SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
 FROM (
     SELECT

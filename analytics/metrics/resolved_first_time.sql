@@ -3,10 +3,10 @@
 -- unit: %
 -- better: higher
 -- about: A proxy: share of the calls that met their aim after which the same number was in no other call for 7
---   days. Calls younger than that, and those without a number, are left out.
+--   days. Calls younger than that, and those whose number is withheld, are left out.
 -- needs: result caller_phone
 -- from: calls
--- version: 1
+-- version: 2
 SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
 FROM (
     SELECT
@@ -17,7 +17,7 @@ FROM (
     FROM (
         SELECT * FROM selected
         WHERE result = 'met' AND contact IS NOT NULL
-            AND counted_at < (SELECT max(bucket_start) FROM rollup_calls) - INTERVAL 7 DAYS
+            AND counted_at < (SELECT max(received_at) FROM deliveries) - INTERVAL 7 DAYS
     ) AS given
     ASOF LEFT JOIN every_call AS again
     ON again.org = given.org AND again.contact = given.contact AND again.counted_at > given.counted_at

@@ -2,12 +2,12 @@
 -- kind: count
 -- unit: people
 -- better: neutral
--- about: Different outside numbers; calls without a number are not in it, n counts the calls with one. Of a longer
---   range it is less than the sum of its days.
+-- about: Different outside numbers; calls whose number is not told or withheld are not in it, n counts the others. Of
+--   a longer range it is less than the sum of its days.
 -- needs: caller_phone
 -- from: calls
 -- adds: no
--- version: 1
+-- version: 2
 SELECT
     bucket, "slice",
     count(DISTINCT contact) AS value,

@@ -4,9 +4,9 @@
 -- better: lower
 -- about: Share of finished calls of which the platform does not say whom they reached, or says it in words not
 --   known yet.
--- needs: connection
+-- needs: connection=unknown
 -- from: rollup_calls
--- version: 1
+-- version: 2
 SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
 FROM (
     SELECT

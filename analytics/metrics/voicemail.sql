@@ -3,9 +3,9 @@
 -- unit: %
 -- better: lower
 -- about: Share of finished calls that reached a voicemail or another machine, whether or not a message was left.
--- needs: connection status
+-- needs: connection=machine
 -- from: rollup_calls
--- version: 1
+-- version: 2
 SELECT bucket, "slice", numerator / nullif(denominator, 0) AS value, numerator, denominator, denominator AS n
 FROM (
     SELECT

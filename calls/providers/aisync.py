@@ -175,7 +175,7 @@ def _facts_of_course(event: str, data: JsonObject, sent_at: Micros | None) -> Fa
         started_at = sent_at
     if finished and ended_at is None and (started_at is None or duration is None):
         ended_at = sent_at
-    started_at, ended_at, duration = reading.call_times(started_at, ended_at, duration)
+    # What follows from two of the three is for the fold to say: another event may tell the third.
     return reading.known(
         status=status,
         started_at=started_at,

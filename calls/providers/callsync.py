@@ -187,6 +187,7 @@ provider = Provider(
     normalise=normalise,
     naming=naming,
     events=_EVENTS,
+    connections=frozenset({Connection.PERSON, Connection.UNKNOWN}),
     sends=frozenset(
         {
             "agent_id", "agent_name", "direction", "status", "connection", "started_at", "ended_at", "duration_s",

@@ -144,6 +144,7 @@ provider = Provider(
     naming=naming,
     kept_headers=frozenset({DELIVERY_ID_HEADER, "x-inboundflow-event", "x-inboundflow-timestamp"}),
     events=EVENTS,
+    connections=frozenset({Connection.PERSON}),
     sends=frozenset(
         {
             "direction",

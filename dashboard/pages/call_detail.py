@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 import streamlit as st
 
-from analytics.selection import CONTACT
+from analytics.contact import OUTSIDE_NUMBER
 from dashboard import address, data, part, words
 from dashboard.charts import CONNECTIONS
 from dashboard.filters import zone as chosen_zone
@@ -86,7 +86,7 @@ def render(name: str) -> None:
     st.button("All calls", icon=":material/arrow_back:", type="tertiary", on_click=_back)
     parts = [unquote(part) for part in name.split("/")]
     params = dict(zip(("provider", "org", "call_id"), parts, strict=False))
-    columns = f"*, {CONTACT} AS phone, coalesce(agent_name, agent_id) AS agent"
+    columns = f"*, {OUTSIDE_NUMBER} AS phone, coalesce(agent_name, agent_id) AS agent"
     rows = data.ask(f"SELECT {columns} FROM calls WHERE {WHERE}", params) if len(parts) == 3 else []
     if not rows:
         st.info(

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import streamlit as st
 
+from analytics.contact import OUTSIDE_NUMBER
 from analytics.metric import RELATIONS, Filters, Parameter
-from analytics.selection import CONTACT
 from dashboard import address, data, part, words
 from dashboard.charts import CONNECTIONS
 from dashboard.empty import nothing_received, why_empty
@@ -44,7 +44,7 @@ TONES = {
 }  # fmt: skip
 READ = (
     "provider, org, call_id, counted_at, coalesce(agent_name, agent_id) AS agent, direction, connection, result, "
-    f"end_call_reason, duration_s, caller_name, {CONTACT} AS phone, transferred, conflict, excluded"
+    f"end_call_reason, duration_s, caller_name, {OUTSIDE_NUMBER} AS phone, transferred, conflict, excluded"
 )
 SEARCHED = ("call_id", "caller_name", "caller_email", "agent_name", "summary", "transcript")
 NUMBERS = ("caller_phone", "callee_phone")

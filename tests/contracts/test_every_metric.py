@@ -32,7 +32,7 @@ from analytics.query import Query
 from analytics.store import Store
 from analytics.together import Question, grouped, together
 from calls.errors import SettingsError
-from calls.model import Call, CallEvent, Stage, TimelineEvent, Trust
+from calls.model import Call, CallEvent, Connection, Stage, TimelineEvent, Trust
 from calls.provider import discover
 from streams.fold import fold
 from tests.contracts.measures import LIMITS, Measured, everything, expected_path, measure, written
@@ -73,6 +73,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 def test_a_header_says_everything_in_known_words(metric: Metric) -> None:
     """Title, unit and definition are for people; needs names what providers declare to send."""
     columns = {column for provider in discover().values() for column in provider.sends} | {"cost_usd", "result"}
+    columns |= {f"connection={connection}" for connection in Connection}
     assert metric.title[0].isupper()
     assert len(metric.title) <= 32
     assert metric.unit in UNITS
@@ -366,7 +367,7 @@ def test_talk_time_is_the_length_of_connected_calls(store: Store) -> None:
 def test_contacts_are_the_people_outside(store: Store) -> None:
     """Of an outbound call it is the number that was dialled, not ours."""
     contacts = {truth.contact for truth in _told_by(METRICS["unique_contacts"])}
-    reached = {truth.contact for truth in TRUTHS if truth.connection == "person"}
+    reached = {truth.contact for truth in _told_by(METRICS["contacts_reached"]) if truth.connection == "person"}
     (row,) = measure(store, METRICS["unique_contacts"])
     (share,) = measure(store, METRICS["contacts_reached"])
     assert row.value == len(contacts)
@@ -376,7 +377,8 @@ def test_contacts_are_the_people_outside(store: Store) -> None:
 def test_attempts_per_reach_count_up_to_the_first_person(store: Store) -> None:
     """Later calls to somebody who was reached already are no attempts to reach them."""
     attempts, reached = Counter[tuple[str, str | None]](), dict[tuple[str, str | None], int]()
-    for truth in sorted(done(TRUTHS), key=lambda truth: (truth.at, truth.call_id)):
+    told = done(_told_by(METRICS["attempts_per_reach"]))
+    for truth in sorted(told, key=lambda truth: (truth.at, truth.call_id)):
         who = truth.org, truth.contact
         attempts[who] += 1
         if truth.connection == "person" and who not in reached:
@@ -473,6 +475,16 @@ def test_a_platform_that_does_not_tell_is_not_in_the_share(store: Store) -> None
     assert metric.not_available_from() == {"callsync"}
     assert "callsync" not in {row.slice for row in measure(store, metric, slice_by="provider")}
     assert measure(store, metric, everything(only={"provider": ("callsync",)})) == []
+
+
+def test_a_platform_is_only_in_shares_of_what_it_can_say(store: Store) -> None:
+    """InboundFlow reports calls that were answered and no others; CallSync does not tell why nobody was reached."""
+    for name in ("connected", "answered", "unknown"):
+        assert METRICS[name].not_available_from() == {"inboundflow"}
+        assert measure(store, METRICS[name], everything(only={"provider": ("inboundflow",)})) == []
+    for name in ("voicemail", "no_answer", "busy", "failed", "canceled"):
+        assert METRICS[name].not_available_from() == {"inboundflow", "callsync"}
+        assert measure(store, METRICS[name], everything(only={"provider": ("callsync",)})) == []
 
 
 def test_a_result_can_come_only_from_who_is_said_to_send_it() -> None:

@@ -146,6 +146,13 @@ def test_a_provider_sends_exactly_what_its_samples_show(provider: Provider) -> N
 
 
 @each_provider
+def test_a_provider_says_of_a_call_only_what_it_declares(provider: Provider) -> None:
+    """A share of what a platform never says would be a 0 % or 100 % that nobody measured, so `connections` is exact."""
+    said = {event.facts["connection"] for event in _events_of_samples(provider) if "connection" in event.facts}
+    assert said <= provider.connections
+
+
+@each_provider
 def test_the_known_answer_is_signed_and_verified(provider: Provider) -> None:
     """A signature computed elsewhere is what we would send, and is accepted."""
     vector = json.loads((provider.samples / "vector.json").read_bytes())
