@@ -24,6 +24,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from analytics.answer import LAG_HEADER, TRUNCATED_HEADER, VERSION_HEADER, Answer, to_arrow, to_json
+from analytics.last_day import LastDay
+from analytics.metric import Metric
 from analytics.query import Limits, Query
 from analytics.server_metrics import ServerMetrics, partitions_of
 from analytics.upkeep import Kept, endpoints
@@ -115,13 +117,16 @@ def create_app(
     token: str,
     limits: Limits,
     worker_state: WorkerState,
+    catalogue: Callable[[], Mapping[str, Metric]] = dict,
     on_stuck: Callable[[], None] | None = None,
 ) -> Starlette:
     """POST /sql, GET /version, GET /verify, POST /snapshot, /healthz, /readyz, /metrics.
 
+    Who shows the token at /metrics is told the numbers of `catalogue`, too: how a business does is not for everybody.
     `on_stuck` is called, once, when a query ignores its interruption: only a new process frees its thread.
     """
     metrics = ServerMetrics(worker_state)
+    last_day = LastDay(store.cursor, catalogue, limits)
     sql = _Sql(store, limits, metrics, on_stuck or _log_stuck)
 
     async def version(_: Request) -> Response:
@@ -141,8 +146,11 @@ def create_app(
             ]
         return _json(200 if reason is None else 503, content)
 
-    async def prometheus(_: Request) -> Response:
-        return Response(metrics.text(), media_type=metrics.media_type)
+    async def prometheus(request: Request) -> Response:
+        if worker_state.careful or not _shows(request, token):
+            return Response(metrics.text(), media_type=metrics.media_type)
+        text = await asyncio.to_thread(lambda: metrics.text_with(last_day.families()))
+        return Response(text, media_type=metrics.media_type)
 
     return Starlette(
         routes=[
@@ -313,11 +321,8 @@ def _unless_careful(state: WorkerState, endpoint: Endpoint) -> Endpoint:
 def _guarded(
     token: str, endpoint: Callable[[Request], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
-    expected = f"Bearer {token}".encode()
-
     async def guarded(request: Request) -> Response:
-        given = request.headers.get("authorization", "").encode("latin-1", "replace")
-        if not hmac.compare_digest(given, expected):
+        if not _shows(request, token):
             raise QueryError(
                 "The bearer token is missing or wrong. It is in sql.token in the data folder, or CALLTALLY_SQL_TOKEN.",
                 code="unauthorized",
@@ -325,6 +330,11 @@ def _guarded(
         return await endpoint(request)
 
     return guarded
+
+
+def _shows(request: Request, token: str) -> bool:
+    given = request.headers.get("authorization", "").encode("latin-1", "replace")
+    return hmac.compare_digest(given, f"Bearer {token}".encode())
 
 
 async def _body(request: Request) -> bytes:

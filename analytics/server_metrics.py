@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -39,6 +39,21 @@ class ServerMetrics:
     def text(self) -> bytes:
         """The answer to a scrape."""
         return generate_latest(self._registry)
+
+    def text_with(self, more: Iterable[Metric]) -> bytes:
+        """The same, and `more` behind it."""
+        families = list(more)
+        others = CollectorRegistry()
+        others.register(_Given(families))
+        return self.text() + generate_latest(others)
+
+
+class _Given(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
 
 
 class _WorkerCollector(Collector):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from analytics import server
 from analytics.access import ensure_token
+from analytics.metric import catalogue
 from analytics.query import Limits
 from analytics.store import Store
 from calls.crashes import trace_fatal_errors
@@ -63,6 +65,7 @@ def _web(settings: Settings, store: Store, worker: Worker | KafkaWorker) -> uvic
         token=settings.sql_token or ensure_token(settings.sql_token_path),
         limits=Limits(timeout_s=settings.sql_timeout_s, max_rows=settings.sql_max_rows),
         worker_state=worker.state,
+        catalogue=partial(catalogue, settings.data_dir / "metrics"),
         on_stuck=_restart,
     )
     explicit = settings.sql_token is not None

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from analytics.metric import catalogue
 from analytics.query import Limits
 from analytics.server import Readable, create_app, serve
 from streams.worker_state import WorkerState
@@ -37,7 +38,9 @@ def serving(
     """Serve the store until the block ends."""
     state = state or WorkerState(running=True)
     stuck = threading.Event()
-    app = create_app(store, token=token, limits=limits or Limits(), worker_state=state, on_stuck=stuck.set)
+    app = create_app(
+        store, token=token, limits=limits or Limits(), worker_state=state, catalogue=catalogue, on_stuck=stuck.set
+    )
     server = serve(app, "127.0.0.1", port, explicit_token=False)
     thread = threading.Thread(target=server.run)
     thread.start()

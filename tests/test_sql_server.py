@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,14 +16,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from analytics.access import ensure_token, read_token
+from analytics.last_day import DAY_US
 from analytics.query import Limits, Query
 from analytics.server import BODY_MAX, create_app, serve
-from analytics.store import Store
+from analytics.store import CallChange, Store
 from calls.errors import QueryError, SettingsError, StoreUnavailable
 from calls.model import Rules
 from streams.worker_state import WorkerState
 from tests.serving import TOKEN, Serving, serving
-from tests.storing import new_calls
+from tests.storing import batch_of, call_of, event_of, key_of, new_calls
 from tests.waiting import until
 
 ENDLESS = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range = 7"
@@ -425,6 +427,26 @@ def test_metrics_show_the_worker_and_its_queries(store: Store) -> None:
     assert samples["calltally_queries_total", (("outcome", "done"),)] == 1
     assert samples["calltally_queries_total", (("outcome", "not_a_select"),)] == 1
     assert samples["calltally_query_seconds_count", ()] == 2
+
+
+def test_the_numbers_of_the_last_day_are_told_to_who_shows_the_token(tmp_path: Path) -> None:
+    """Prometheus reads the same catalogue as pages and reports; how a business does is not for everybody."""
+    store = Store.open(tmp_path / "store.duckdb", rules=Rules())
+    now = time.time_ns() // 1000
+    for number, (at, connection) in enumerate([(now, "person"), (now, "busy"), (now - 2 * DAY_US, "person")], 1):
+        event = event_of(number, f"call-{number}", received_at=at)
+        call = call_of([event], connection=connection)
+        store.apply(batch_of([event], [CallChange(key=key_of(call), before=None, after=call)]))
+    with serving(store) as server, _client(server) as http, httpx.Client(base_url=server.url) as stranger:
+        told, told_to_a_stranger = _samples(http), _samples(stranger)
+    store.close()
+
+    assert told["calltally_metric", (("metric", "attempts"),)] == 2
+    assert told["calltally_metric", (("metric", "connected"),)] == 0.5
+    assert told["calltally_metric_n", (("metric", "connected"),)] == 2
+    assert ("calltally_metric", (("metric", "goal_met"),)) not in told
+    assert told.keys() > told_to_a_stranger.keys()
+    assert not [name for name, _ in told_to_a_stranger if name.startswith("calltally_metric")]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "store.example.org"])

@@ -17,7 +17,7 @@ FROM (
         ) AS numerator,
         count(*) AS denominator
     FROM (SELECT * FROM selected WHERE connection = 'person' AND result = 'met') AS given
-    ASOF LEFT JOIN every_call AS again
+    ASOF LEFT JOIN (FROM every_call WHERE counted_at >= CAST($start AS TIMESTAMP)) AS again
     ON again.org = given.org AND again.contact = given.contact AND again.counted_at > given.counted_at
     GROUP BY bucket, "slice"
 )

@@ -19,7 +19,7 @@ FROM (
         WHERE result = 'met' AND contact IS NOT NULL
             AND counted_at < (SELECT max(received_at) FROM deliveries) - INTERVAL 7 DAYS
     ) AS given
-    ASOF LEFT JOIN every_call AS again
+    ASOF LEFT JOIN (FROM every_call WHERE counted_at >= CAST($start AS TIMESTAMP)) AS again
     ON again.org = given.org AND again.contact = given.contact AND again.counted_at > given.counted_at
     GROUP BY bucket, "slice"
 )
