@@ -437,8 +437,8 @@ def test_the_numbers_of_the_last_day_are_told_to_who_shows_the_token(tmp_path: P
         event = event_of(number, f"call-{number}", received_at=at)
         call = call_of([event], connection=connection)
         store.apply(batch_of([event], [CallChange(key=key_of(call), before=None, after=call)]))
-    with serving(store) as server, _client(server) as http, httpx.Client(base_url=server.url) as stranger:
-        told, told_to_a_stranger = _samples(http), _samples(stranger)
+    with serving(store) as server, _client(server) as http:
+        told, told_to_a_stranger = _samples(http, TOKEN), _samples(http)
     store.close()
 
     assert told["calltally_metric", (("metric", "attempts"),)] == 2
@@ -500,8 +500,8 @@ def _client(server: Serving) -> httpx.Client:
     return httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
 
 
-def _samples(http: httpx.Client) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    text = http.get("/metrics").text
+def _samples(http: httpx.Client, token: str = "") -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    text = http.get("/metrics", headers={"Authorization": f"Bearer {token}" if token else "none"}).text
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
