@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from calls.model import Rules
 from streams.worker_state import WorkerState
 from tests.serving import TOKEN, Serving, serving
 from tests.storing import batch_of, call_of, event_of, key_of, new_calls
-from tests.waiting import until
+from tests.waiting import comes_true, until
 
 ENDLESS = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range = 7"
 SLOW = "SELECT count(*) FROM range(100000) a, range(100000) b WHERE a.range * b.range = 7"
@@ -372,10 +372,16 @@ def test_a_store_that_is_just_opened_anew_is_a_503(tmp_path: Path) -> None:
     with serving(store) as server, _client(server) as http, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask, http, ENDLESS)
         until(lambda: _running(http) == 1)
-        store.reopen()
+        # Who has its turn may not have reached the store yet, and would then be answered by the new one.
+        until(lambda: _ended_by_reopening(store, asked))
         assert (asked.result().status_code, asked.result().json()["error"]) == (503, StoreUnavailable.code)
         assert ask(http, "SELECT count(*) FROM calls").status_code == 200
     store.close()
+
+
+def _ended_by_reopening(store: Store, asked: Future[httpx.Response]) -> bool:
+    store.reopen()
+    return comes_true(asked.done, 2)
 
 
 def test_every_response_carries_the_version(http: httpx.Client, store: Store) -> None:
