@@ -52,6 +52,19 @@ class JournalReader:
         with self._snapshot() as connection:
             return self._about(connection).first_position
 
+    def begins_at(self) -> int:
+        """The position from which on rows are there, be they damaged; one more than the last where none is left."""
+        with self._snapshot() as connection:
+            first = self._about(connection).first_position
+            last = journal_file.last_position(connection, self._sealer)
+            try:
+                (lowest,) = connection.execute("SELECT min(position) FROM rows").fetchone()
+            except sqlite3.DatabaseError as error:
+                if not journal_file.is_damage(error):
+                    raise
+                return first  # broken pages are damaged records, each reported by `read`
+        return max(first, last + 1 if lowest is None else int(lowest))
+
     def read(self, after: int, *, rows: int = 5000, bytes_max: int = 16 << 20) -> list[Record]:
         """The records that follow position `after`, in order and without a gap: what is missing or broken is Damaged.
 

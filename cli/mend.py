@@ -12,6 +12,7 @@ import typer
 
 from analytics.cells import plain
 from calls import settings as all_settings
+from calls.dead_letters import JOURNAL_DAMAGED
 from calls.errors import CalltallyError, JournalError, StoreLocked
 from cli import panels
 from cli.output import Format, printable, progress, put, say, show
@@ -71,6 +72,9 @@ def verify(form: Form = Format.TABLE) -> None:
 @app.command(rich_help_panel=panels.CARE)
 def rebuild() -> None:
     """Make the store again from the journal, beside the present one, which is replaced only when the new one is whole.
+
+    Where the journal lacks its beginning nothing is done. Where it can no longer tell what the present store holds,
+    that one is kept beside the new one, and the exit code is 1, as it is for every damaged record.
 
     One that Kafka fills is moved aside, and the next worker fills a new one from Kafka. Refuses while a worker runs. A
     worker does this by itself where the store is damaged or the rules have changed.
@@ -240,12 +244,20 @@ def _rebuild(settings: Settings, forgiven: Collection[str] = ()) -> None:
             return
         with progress("journal") as told:
             paths = settings.journal_path, settings.store_path
-            tally = rebuild_store(*paths, settings.rules, progress=told, forgiven=forgiven)
-        say(f"{_number(tally.records, 'record')} applied, {_number(tally.events, 'event')}.{_dead(tally)}")
+            done = rebuild_store(*paths, settings.rules, progress=told, forgiven=forgiven)
     except StoreLocked as error:
         raise StoreLocked(
             f"{error.message} It is the worker: stop it first (Ctrl-C where `calltally up` runs), then repeat this."
         ) from error
+    tally = done.tally
+    say(f"{_number(tally.records, 'record')} applied, {_number(tally.events, 'event')}.{_dead(tally)}")
+    if done.kept_as is not None:
+        say(
+            f"The store before it may hold what the journal can no longer tell, so it is kept as {done.kept_as}. Put "
+            f"that back as {settings.store_path.name}, or put back a whole copy of the journal and rebuild."
+        )
+    if done.kept_as is not None or tally.dead_letters[JOURNAL_DAMAGED]:
+        raise typer.Exit(1)
 
 
 def _quiet() -> None:

@@ -6,14 +6,16 @@ import os
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
-from analytics.store import Position, Store
+from analytics.store import Place, Position, Store
 from calls.crashes import Crashes
+from calls.dead_letters import JOURNAL_DAMAGED
 from calls.errors import CalltallyError, StoreDamaged, StoreMismatch, StoreUnavailable
 from calls.journal import JournalReader
+from calls.journal_row import Damaged
 from calls.model import Rules
 from streams.apply import JOURNAL, Applier, Tally
 from streams.collector import rare_collections
@@ -21,8 +23,17 @@ from streams.collector import rare_collections
 ASIDE_KEPT: Final = 2
 """So many stores that were set aside are kept, the newest."""
 BATCH_ROWS: Final = 2_000
+_KEPT: Final = StoreMismatch("The store may hold what the journal can no longer tell.")
 
 log = structlog.get_logger("streams")
+
+
+class Rebuilt(NamedTuple):
+    """A store that was made again."""
+
+    tally: Tally
+    kept_as: Path | None
+    """Where the store before it is, which may hold what the journal can no longer tell."""
 
 
 def rebuild(
@@ -32,12 +43,13 @@ def rebuild(
     *,
     progress: Callable[[int, int], None] = lambda _, __: None,
     forgiven: Collection[str] = (),
-) -> Tally:
+) -> Rebuilt:
     """Make the store again beside the present one and put it in its place only when it is whole.
 
-    `progress` is told the position reached and the last one to reach; `forgiven` are ids of deliveries that ended a
-    worker's process and are read again. Raises StoreLocked where a worker runs, StoreMismatch where the journal has
-    lost its beginning, and what journal and store raise; the present store is then as it was.
+    One that may hold what the journal can no longer tell is set aside, not replaced. `progress` is told the position
+    reached and the last one to reach; `forgiven` are ids of deliveries that ended a worker's process and are read
+    again. Raises StoreLocked where another process has the store, StoreMismatch where the journal lacks its beginning,
+    and what journal and store raise; the present store is then as it was.
     """
     reader = JournalReader(journal_path)
     try:
@@ -48,23 +60,23 @@ def rebuild(
         new_path = store_path.with_name(store_path.name + ".rebuilding")
         _remove(new_path)
         try:
-            tally = _fill(reader, new_path, rules, progress, crashes)
-            _require_no_owner(store_path, rules)
-            _put_in_place(new_path, store_path)
+            filled = _fill(reader, new_path, rules, progress, crashes)
+            kept = _put_in_place(new_path, store_path, keep=_knows_more(store_path, rules, filled))
         finally:
             _remove(new_path)
-        return tally
+        return Rebuilt(filled.tally, kept)
     finally:
         reader.close()
 
 
 def require_beginning(reader: JournalReader, why: CalltallyError | None = None) -> None:
     """Raises StoreMismatch (`journal_incomplete`) where a store made from this journal would lack older calls."""
-    first = reader.first_position()
-    if first > 1:
+    begins_at = reader.begins_at()
+    if begins_at > 1:
         raise StoreMismatch(
-            f"{why.message if why else 'The store is to be rebuilt.'} It cannot be made from the journal alone: "
-            f"positions 1 to {first - 1} have left it for the archive. Nothing was moved; put the archive back.",
+            f"{why.message if why else 'The store is to be rebuilt.'} It cannot be made from the journal, which begins "
+            f"at position {begins_at}: what stood before is not in it. Nothing was moved. Put back a copy of the "
+            "journal that begins at 1.",
             code="journal_incomplete",
         )
 
@@ -91,6 +103,15 @@ def set_aside(store_path: Path, why: CalltallyError) -> Path:
     return aside
 
 
+class _Filled(NamedTuple):
+    """What a new store was made of."""
+
+    tally: Tally
+    reached: dict[tuple[str, str], int]
+    """The positions of the new store."""
+    damaged: list[Place]
+
+
 def _require_no_owner(store_path: Path, rules: Rules) -> None:
     """Raises StoreLocked. A store that cannot be used is no reason to refuse: that is what a rebuild is for."""
     if store_path.exists():
@@ -100,32 +121,55 @@ def _require_no_owner(store_path: Path, rules: Rules) -> None:
             return
 
 
+def _knows_more(store_path: Path, rules: Rules, filled: _Filled) -> bool:
+    """Whether the present store may hold what the new one lacks. Raises StoreLocked."""
+    if not store_path.exists():
+        return False
+    try:
+        store = Store.open(store_path, rules=rules)
+    except (StoreDamaged, StoreMismatch):
+        return bool(filled.damaged)
+    try:
+        if any(position > filled.reached.get(stream, 0) for stream, position in store.positions().items()):
+            return True
+        held = store.places(filled.damaged)
+        unread = store.not_understood(held)
+        return any(unread.get(place) != JOURNAL_DAMAGED for place in held)
+    finally:
+        store.close()
+
+
 def _fill(
     reader: JournalReader, path: Path, rules: Rules, progress: Callable[[int, int], None], crashes: Crashes
-) -> Tally:
+) -> _Filled:
     store = Store.open(path, rules=rules)
     try:
         applier = Applier(store, rules, crashes=crashes)
+        damaged: list[Place] = []
         position, last = 0, reader.last_position()
         progress(position, last)
         with rare_collections():
             while records := reader.read(position, rows=BATCH_ROWS):
                 position = records[-1].position
+                damaged += [Place(reader.journal_id, one.position) for one in records if isinstance(one, Damaged)]
                 applier.apply(records, [Position(JOURNAL, reader.journal_id, position)])
                 progress(position, max(position, last))
         store.checkpoint_if_due()
-        return applier.tally
+        return _Filled(applier.tally, store.positions(), damaged)
     finally:
         store.close()
 
 
-def _put_in_place(new_path: Path, store_path: Path) -> None:
+def _put_in_place(new_path: Path, store_path: Path, *, keep: bool) -> Path | None:
+    """Let the new store take the place of the present one; where that is now if it is to be kept."""
     if _wal(new_path).exists():
         raise StoreUnavailable("The new store was not closed cleanly, so nothing was replaced. Rebuild again.")
+    kept = set_aside(store_path, _KEPT) if keep else None
     # A log left by the store that is replaced must never be taken for the new one's.
     _wal(store_path).unlink(missing_ok=True)
     os.replace(new_path, store_path)
     _sync(store_path.parent)
+    return kept
 
 
 def _remove(path: Path) -> None:

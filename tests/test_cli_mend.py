@@ -100,6 +100,37 @@ def test_a_rebuild_without_a_journal_is_a_sentence(tmp_path: Path) -> None:
     assert "There is no journal" in done.stderr.decode()
 
 
+def test_a_rebuild_refuses_where_the_journal_has_lost_its_beginning(tmp_path: Path) -> None:
+    """The calls of that time stand only in the present store, which stays as it is."""
+    command.stock(tmp_path, 4)
+    journal = tmp_path / "data" / "journal.sqlite"
+    edit(journal, "DELETE FROM rows WHERE position <= 3")
+    edit(journal, "DELETE FROM commits WHERE last <= 3")
+    before = (tmp_path / "data" / "store.duckdb").read_bytes()
+    done = run(tmp_path, "rebuild")
+
+    assert told(done, 1) == ""
+    assert "begins at position 4" in done.stderr.decode()
+    assert "Nothing was moved" in done.stderr.decode()
+    assert (tmp_path / "data" / "store.duckdb").read_bytes() == before
+
+
+def test_a_rebuild_keeps_the_store_that_knows_what_a_damaged_record_said(tmp_path: Path) -> None:
+    """Put back, it is as it was; one that knows no more than the new one is not kept."""
+    command.stock(tmp_path, 4)
+    edit(tmp_path / "data" / "journal.sqlite", "DELETE FROM rows WHERE position = 2")
+    done = run(tmp_path, "rebuild")
+    (kept,) = (tmp_path / "data").glob("store.duckdb.store_mismatch-*Z")
+
+    assert told(done, 1) == ""
+    assert str(kept.name) in done.stderr.decode()
+    assert "journal_damaged 1" in done.stderr.decode()
+    told(run(tmp_path, "rebuild"), 1)
+    assert list((tmp_path / "data").glob("store.duckdb.store_mismatch-*Z")) == [kept]
+    kept.replace(tmp_path / "data" / "store.duckdb")
+    assert rows(run(tmp_path, "dead", "list", "--format", "json")) == []
+
+
 def test_a_store_that_another_process_has_open_is_a_sentence(tmp_path: Path) -> None:
     """For whoever needs the file; a rebuild says what to stop."""
     command.stock(tmp_path, 2)
@@ -160,7 +191,7 @@ def test_a_dead_letter_that_can_be_read_now_becomes_a_call(tmp_path: Path) -> No
     journal = tmp_path / "data" / "journal.sqlite"
     whole = sqlite3.connect(journal).execute("SELECT body FROM rows WHERE position = 1").fetchone()[0]
     edit(journal, "UPDATE rows SET body = '{}' WHERE position = 1")
-    told(run(tmp_path, "rebuild"))
+    told(run(tmp_path, "rebuild"), 1)
     calls = _calls(tmp_path)
     edit(journal, "UPDATE rows SET body = ? WHERE position = 1", whole)
 

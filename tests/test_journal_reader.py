@@ -277,6 +277,24 @@ def test_missing_rows_are_reported_one_by_one(path: Path) -> None:
     reader.close()
 
 
+@pytest.mark.parametrize(
+    ("damage", "begins_at"),
+    [
+        ("UPDATE rows SET body = '{}' WHERE position = 1", 1),
+        ("DELETE FROM rows WHERE position IN (1, 2, 4)", 3),
+        ("DELETE FROM rows", 11),
+    ],
+    ids=["damaged", "gone", "all gone"],
+)
+def test_a_journal_tells_where_its_rows_begin(path: Path, damage: str, begins_at: int) -> None:
+    """A lost beginning is told from a damaged first record: a store made again would lack it all."""
+    filled(path, 10)
+    edit(path, damage)
+    reader = JournalReader(path)
+    assert reader.begins_at() == begins_at
+    reader.close()
+
+
 def test_no_flipped_bit_is_served_or_hides_a_record(path: Path) -> None:
     """Anywhere in the file: each position comes back exactly as it was or as Damaged, or the file is refused."""
     records = filled(path, 40, size=700)

@@ -433,10 +433,10 @@ def test_a_rebuild_gives_the_same_contents_and_tells_its_progress(tmp_path: Path
     path = journalled(tmp_path, *[webhook(n, call_id=f"c{n % 7}") for n in range(50)])
     before = tables_of(tmp_path)
     told: list[tuple[int, int]] = []
-    tally = rebuild(path, tmp_path / "store.duckdb", RULES, progress=lambda *reached: told.append(reached))
+    tally, kept_as = rebuild(path, tmp_path / "store.duckdb", RULES, progress=lambda *reached: told.append(reached))
     assert told[0] == (0, 50)
     assert told[-1] == (50, 50)
-    assert tally.records == 50
+    assert (tally.records, kept_as) == (50, None)
     assert tables_of(tmp_path) == before
     assert {file.name for file in tmp_path.iterdir()} <= {
         "journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "journal.sqlite.lock", "followers", "store.duckdb"
@@ -482,20 +482,48 @@ def test_a_damaged_store_is_set_aside_and_made_again(tmp_path: Path) -> None:
     assert was_set_aside(tmp_path)
 
 
-def test_a_damaged_store_stays_where_it_is_if_the_journal_lost_its_beginning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_purpose", [True, False])
+def test_a_damaged_store_stays_where_it_is_if_the_journal_lost_its_beginning(tmp_path: Path, on_purpose: bool) -> None:
     """What cannot be made again is not thrown away; the error says why."""
     path = journalled(tmp_path, webhook(1), webhook(2))
-    beginning_lost(path)
+    beginning_lost(path, on_purpose=on_purpose)
     (tmp_path / "store.duckdb").write_bytes(b"\0" * 100_000)
-    with pytest.raises(StoreMismatch, match="positions 1 to 1 have left it") as refused:
+    with pytest.raises(StoreMismatch, match="begins at position 2: what stood before is not in it") as refused:
         worker_of(tmp_path).open()
     assert refused.value.code == "journal_incomplete"
     assert (tmp_path / "store.duckdb").read_bytes() == b"\0" * 100_000
 
 
-def beginning_lost(path: Path) -> None:
-    """As if the first record had gone into the archive."""
+def test_a_damaged_store_is_made_again_from_a_journal_whose_first_record_is_damaged(tmp_path: Path) -> None:
+    """It is reported and kept out like any other; only rows that are gone are a lost beginning."""
+    path = journalled(tmp_path, webhook(1), webhook(2))
+    edit(path, "UPDATE rows SET body = '{}' WHERE position = 1")
+    (tmp_path / "store.duckdb").write_bytes(b"\0" * 100_000)
+    with running(tmp_path) as (worker, store):
+        caught_up(worker, 2)
+        assert rows(store, "SELECT position, reason FROM dead_letters") == [(1, "journal_damaged")]
+    assert was_set_aside(tmp_path)
+
+
+def test_a_rebuild_keeps_a_store_that_knows_more_than_the_journal(tmp_path: Path) -> None:
+    """An older copy of the journal was put back: what came after it stands only in the present store."""
+    path = journalled(tmp_path, webhook(1))
+    older = path.read_bytes()
+    journalled(tmp_path, webhook(2, call_id="later"))
+    before = tables_of(tmp_path)
+    path.write_bytes(older)
+    kept_as = rebuild(path, tmp_path / "store.duckdb", RULES).kept_as
+    assert kept_as is not None
+    kept = Store.open(kept_as, rules=RULES)
+    assert everything(kept) == before
+    kept.close()
+
+
+def beginning_lost(path: Path, *, on_purpose: bool) -> None:
+    """The first record is gone; `on_purpose` the journal says so, as where old records were moved away."""
     edit(path, "DELETE FROM rows WHERE position = 1")
+    if not on_purpose:
+        return
     from calls.journal_file import _seal_about
 
     edit(
