@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from calls.journal_row import Damaged, Record
@@ -27,6 +28,8 @@ Ask = Callable[[str, Mapping[str, str | int]], "pa.Table"]
 class Comparison:
     """What was compared, and what was found."""
 
+    made: bool = True
+    """False where there is no journal to compare with."""
     records: int = 0
     deliveries: dict[str, int] = field(default_factory=dict)
     """Journalled deliveries by source, as far as they are applied."""
@@ -62,6 +65,17 @@ def compare(reader: JournalReader, ask: Ask, told: Told) -> Comparison:
     if applied.certain:
         found.lag = max(0, position - applied.until)
     found.close()
+    return found
+
+
+def without_journal(journal_path: Path, ask: Ask, *, is_store_here: bool) -> Comparison:
+    """What is to be said where there is no journal: that is as it should be unless this disk's store came from one."""
+    found = Comparison(
+        made=False, notes=[f"The journal was not compared with the store: there is none at {journal_path}."]
+    )
+    filled_from = ask("SELECT DISTINCT stream FROM positions", {}).column("stream").to_pylist()
+    if is_store_here and "journal" in filled_from:
+        found.findings.append(f"The store was filled from a journal, but there is none at {journal_path}. Put it back.")
     return found
 
 

@@ -7,8 +7,10 @@ import sqlite3
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from analytics.store import Position
 from calls.model import delivery_id
 from calls.provider import named
 from calls.signing import sign
@@ -16,6 +18,7 @@ from ingest.quarantine import Held, Quarantine
 from tests import command
 from tests.command import rows, run, told
 from tests.journalling import edit
+from tests.storing import new_calls
 
 BROKEN = b'\x1b[31m{"event": \xff'
 
@@ -80,6 +83,39 @@ def test_verify_of_another_journal_says_so(tmp_path: Path) -> None:
     command.journal(tmp_path, command.deliveries(2))
 
     assert "was filled from journal" in told(run(tmp_path, "verify"), 1)
+
+
+def test_verify_of_a_store_that_kafka_fills_needs_no_journal(tmp_path: Path) -> None:
+    """The journal is on another machine: everything else is checked, and what was not is said."""
+    command.settings_file(tmp_path)
+    (tmp_path / "data").mkdir()
+    store = command.store_of(tmp_path)
+    store.apply(msgspec.structs.replace(new_calls([1, 2]), positions=[Position("kafka", "topic/0", 2)]))
+    store.close()
+    done = run(tmp_path, "verify")
+
+    assert told(done) == ""
+    assert "The journal was not compared with the store: there is none at" in done.stderr.decode()
+    assert "records of the journal read" not in done.stderr.decode()
+    _change_store(tmp_path, "UPDATE kept.calls SET event_count = 9")
+    assert "2 calls disagree with their events" in told(run(tmp_path, "verify"), 1)
+
+
+def test_verify_misses_the_journal_that_a_store_was_filled_from(tmp_path: Path) -> None:
+    """On one machine a journal that is gone is no reason for calm."""
+    command.stock(tmp_path, 4)
+    for left in (tmp_path / "data").glob("journal.sqlite*"):
+        left.unlink()
+
+    assert "The store was filled from a journal, but there is none" in told(run(tmp_path, "verify"), 1)
+
+
+def test_verify_without_journal_and_store_is_a_sentence(tmp_path: Path) -> None:
+    """There is nothing to prove."""
+    done = run(tmp_path, "verify")
+
+    assert told(done, 1) == ""
+    assert "There is no store at" in done.stderr.decode()
 
 
 def test_a_rebuild_makes_the_same_store(tmp_path: Path) -> None:
