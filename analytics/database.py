@@ -69,7 +69,9 @@ def opening_error(path: Path, error: duckdb.Error) -> StoreError:
     if "Could not set lock" in text or "Conflicting lock" in text:
         holder = _HOLDER.search(text)
         who = f"process {holder[1]}" if holder else "another process"
-        return StoreLocked(f"The store {path.name} is in use by {who}. Stop it, or ask it: its SQL endpoint answers.")
+        return StoreLocked(
+            f"The store {path.name} is in use by {who}. Stop it, or, if it is the worker, ask its SQL endpoint."
+        )
     if _OTHER_FORMAT.search(text):
         return StoreMismatch(f"The store {path.name} was written by another version of DuckDB; it has to be rebuilt.")
     if "invalidated" in text or (isinstance(error, duckdb.IOException) and not _ROT.search(text)):

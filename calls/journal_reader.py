@@ -48,7 +48,7 @@ class JournalReader:
             return journal_file.last_position(connection, self._sealer)
 
     def first_position(self) -> int:
-        """The lowest position this file is meant to hold; what is older has left for the archive."""
+        """The lowest position this file is meant to hold; what is older was moved away."""
         with self._snapshot() as connection:
             return self._about(connection).first_position
 
@@ -125,8 +125,8 @@ class JournalReader:
         self._refuse_lost_end(after, last)
         if after < first - 1:
             raise JournalError(
-                f"Positions {after + 1} to {first - 1} have left the journal {self._path} for the archive. Read them "
-                "there first.",
+                f"The journal {self._path} begins at position {first}; {after + 1} to {first - 1} are not in it. Put "
+                "back a copy of the journal that holds them.",
                 code="journal_archived",
             )
         found: list[Row] = []

@@ -56,7 +56,9 @@ def compare(reader: JournalReader, ask: Ask, told: Told) -> Comparison:
     applied = _applied(reader, ask, found)
     position, last = reader.first_position() - 1, reader.last_position()
     if position:
-        found.notes.append(f"Positions 1 to {position} have left the journal for the archive; they were not compared.")
+        found.notes.append(
+            f"The journal begins at position {position + 1}; what stood before is not in it and was not compared."
+        )
     while records := reader.read(position, rows=BLOCK_ROWS):
         _check(records, applied, ask, found)
         position = records[-1].position

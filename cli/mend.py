@@ -253,7 +253,7 @@ def _rebuild(settings: Settings, forgiven: Collection[str] = ()) -> None:
             done = rebuild_store(*paths, settings.rules, progress=told, forgiven=forgiven)
     except StoreLocked as error:
         raise StoreLocked(
-            f"{error.message} It is the worker: stop it first (Ctrl-C where `calltally up` runs), then repeat this."
+            f"{error.message} For this, stop it first (Ctrl-C where `calltally up` runs), then repeat."
         ) from error
     tally = done.tally
     say(f"{_number(tally.records, 'record')} applied, {_number(tally.events, 'event')}.{_dead(tally)}")

@@ -134,7 +134,7 @@ class Publication:
         position, first = cursor.position(), self._reader.first_position()
         if position < first - 1:
             log.error(
-                "part of the journal cannot be published: it has left for the archive",
+                "part of the journal cannot be published: the file begins after it",
                 from_position=position + 1, to_position=first - 1,
             )  # fmt: skip
             position = first - 1

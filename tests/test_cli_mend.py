@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from analytics.store import Position
+from calls.journal_file import set_first_position
 from calls.model import delivery_id
 from calls.provider import named
 from calls.signing import sign
@@ -73,6 +74,21 @@ def test_verify_finds_a_damaged_record_of_the_journal(tmp_path: Path) -> None:
     said = told(run(tmp_path, "verify"), 1)
 
     assert "1 records of the journal are damaged (position), for example 3" in said
+
+
+def test_verify_says_what_the_journal_does_not_go_back_to(tmp_path: Path) -> None:
+    """Rows that were moved away are no damage, and not compared."""
+    command.stock(tmp_path, 4)
+    connection = sqlite3.connect(tmp_path / "data" / "journal.sqlite", isolation_level=None)
+    connection.execute("BEGIN")
+    connection.execute("DELETE FROM rows WHERE position < 3")
+    set_first_position(connection, 3)
+    connection.execute("COMMIT")
+    connection.close()
+    done = run(tmp_path, "verify")
+
+    assert told(done) == ""
+    assert "begins at position 3; what stood before is not in it and was not compared" in done.stderr.decode()
 
 
 def test_verify_of_another_journal_says_so(tmp_path: Path) -> None:
@@ -168,7 +184,7 @@ def test_a_rebuild_keeps_the_store_that_knows_what_a_damaged_record_said(tmp_pat
 
 
 def test_a_store_that_another_process_has_open_is_a_sentence(tmp_path: Path) -> None:
-    """For whoever needs the file; a rebuild says what to stop."""
+    """For whoever needs the file; a rebuild says what to stop, and not that it is the worker: any program may be."""
     command.stock(tmp_path, 2)
     with command.owned(tmp_path):
         for words in (["rebuild"], ["verify"], ["sql", "FROM calls"], ["snapshot", "-o", "x.duckdb"], ["export"]):
@@ -176,6 +192,7 @@ def test_a_store_that_another_process_has_open_is_a_sentence(tmp_path: Path) -> 
             assert told(done, 1) == ""
             assert "is in use by process" in done.stderr.decode()
             assert words != ["rebuild"] or "stop it first" in done.stderr.decode()
+            assert "It is the worker" not in done.stderr.decode()
     assert not (tmp_path / "x.duckdb").exists()
 
 

@@ -353,8 +353,8 @@ def test_an_older_copy_put_back_is_noticed(path: Path) -> None:
     reader.close()
 
 
-def test_positions_that_left_for_the_archive_are_named(path: Path) -> None:
-    """What an archive took is no gap: reading from before it names the archive, reading from there works."""
+def test_positions_that_were_moved_away_are_named(path: Path) -> None:
+    """They are no gap: reading from before the first position says where the file begins, reading from there works."""
     from calls.journal_file import set_first_position
 
     filled(path, 10)
@@ -366,7 +366,7 @@ def test_positions_that_left_for_the_archive_are_named(path: Path) -> None:
     connection.close()
     reader = JournalReader(path)
     assert reader.first_position() == 8
-    with pytest.raises(JournalError, match="Positions 1 to 7 have left") as archived:
+    with pytest.raises(JournalError, match="begins at position 8; 1 to 7 are not in it") as archived:
         reader.read(0)
     assert archived.value.code == "journal_archived"
     assert [record.position for record in reader.read(7)] == [8, 9, 10]
