@@ -1,8 +1,12 @@
-"""How everything stands: what runs, what the journal holds, how much of it is applied, who sent when."""
+"""How everything stands: what runs, what the journal holds, how much of it is applied, who sent when.
+
+What could not be read is None, never 0.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,14 +22,16 @@ if TYPE_CHECKING:
     from analytics.client import Partition
     from calls.settings import Settings
 
+UNKNOWN = "-"
+
 
 @dataclass(slots=True)
 class Journalled:
     """What the journal holds."""
 
     id: str | None = None
-    position: int = 0
-    bytes: int = 0
+    position: int | None = None
+    bytes: int | None = None
     newest_at: datetime | None = None
     error: str | None = None
 
@@ -37,7 +43,7 @@ class Relayed:
     running: bool
     position: int
     lag: int
-    """Records of the journal that Kafka has not acknowledged."""
+    """Records of the journal, as far as it is known, that Kafka has not acknowledged."""
     records_per_s: float
     fault: str | None
     """Why nothing is published now."""
@@ -47,15 +53,17 @@ class Relayed:
 
 @dataclass(slots=True)
 class Stored:
-    """What the store holds."""
+    """What the store holds; nothing is known of one that cannot be asked."""
 
-    position: int = 0
-    bytes: int = 0
+    position: int | None = None
+    """How far it has applied the journal that lies here; None where it says nothing of that one."""
+    bytes: int | None = None
+    """None where its file is not here."""
     newest_at: datetime | None = None
-    calls: int = 0
-    events: int = 0
-    dead_letters: int = 0
-    mistakes: int = 0
+    calls: int | None = None
+    events: int | None = None
+    dead_letters: int | None = None
+    mistakes: int | None = None
     """Those of the dead letters that are Calltally's own mistake."""
     error: str | None = None
 
@@ -68,11 +76,11 @@ class Sender:
     provider: str
     configured: bool
     last_delivery_at: datetime | None = None
-    accepted: int = 0
-    repeated: int = 0
-    refused: int = 0
-    inbound: int = 0
-    quarantined: int = 0
+    accepted: int | None = None
+    repeated: int | None = None
+    refused: int | None = None
+    inbound: int | None = None
+    quarantined: int | None = None
 
 
 @dataclass(slots=True)
@@ -112,37 +120,29 @@ class Status:
 def look(settings: Settings) -> Status:
     """Ask what runs, and read what lies on disk."""
     journal = _journal(settings.journal_path)
-    store, position, senders = Stored(), None, dict[str, Sender]()
-    try:
-        store, position = _store(settings, journal.id)
-        senders = _senders(settings)
-    except QueryError as error:
-        # Neither a worker nor a file: nothing was applied yet, which is no fault.
-        if error.code != "unreachable" or settings.store_path.exists():
-            store.error = error.message
-    except CalltallyError as error:
-        store.error = error.message
-    store.bytes = _size(settings.store_path)
-    for source in settings.sources.values():
-        senders.setdefault(source.name, Sender(source.name, source.provider, True)).configured = True
-    ingest = health(settings.ingest_url)
+    ingest, worker, relay = health(settings.ingest_url), health(settings.sql_url), _relay(settings, journal)
     if ingest.state in (State.READY, State.UNREADY) and writer_of(settings.journal_path) is None:
         ingest = replace(ingest, state=State.FOREIGN, detail="the ingest of another data folder")
-    worker, relay = health(settings.sql_url), _relay(settings, journal)
-    found = Status(
-        ingest=ingest,
-        worker=worker,
-        journal=journal,
-        store=store,
-        relay=relay,
-        lag=None if store.error else _lag(worker, journal, relay, position),
-        sources=sorted(senders.values(), key=lambda sender: sender.source),
-    )
+    found = Status(ingest=ingest, worker=worker, journal=journal, store=Stored(), relay=relay, lag=None)
+    senders: dict[str, Sender] = {}
     try:
-        for name, (rows, _) in quarantined.counts(settings).items():
-            senders.setdefault(name, Sender(name, "", False)).quarantined = rows
+        found.store, senders = _store(settings, journal.id), _senders(settings)
+    except QueryError as error:
+        # Neither a worker nor a file: nothing can be asked yet, which is no fault.
+        if error.code != "unreachable" or settings.store_path.exists():
+            found.store.error = error.message
+    except CalltallyError as error:
+        found.store.error = error.message
+    found.store.bytes = _size(settings.store_path)
+    found.lag = None if found.store.error else _lag(found, settings)
+    known = found.store.calls is not None
+    for source in settings.sources.values():
+        senders.setdefault(source.name, _silent(source.name, source.provider, known)).configured = True
+    try:
+        _count_quarantined(settings, senders, known)
     except CalltallyError as error:
         found.quarantine_error = error.message
+    found.sources = sorted(senders.values(), key=lambda sender: sender.source)
     return found
 
 
@@ -155,23 +155,23 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, str]]:
     if status.worker.partitions:
         yield "in Kafka", _partitions(status.worker.partitions)
     journal, store = status.journal, status.store
-    if journal.id is None:
+    if journal.error:
+        yield "journal", "cannot be read; see below"
+    elif journal.id is None:
         yield "journal", "none yet; ingest makes it when it starts"
     else:
-        yield "journal", f"{journal.position:,} records, {_bytes(journal.bytes)}, newest {_ago(journal.newest_at, now)}"
+        size = _bytes(journal.bytes)
+        yield "journal", f"{journal.position:,} records{size}, newest {_ago(journal.newest_at, now)}"
     if store.error:
         yield "store", "cannot be asked; see below"
-    elif status.lag is None and not (store.bytes or store.calls):
-        yield "store", "none yet; the worker makes it when it starts"
+    elif store.calls is None:
+        yield "store", "none here; the worker has it, or makes it when it starts"
     else:
-        behind = f"{status.lag:,} records behind" if status.lag else "up to date"
-        if status.lag is None:
-            behind = "how far behind cannot be told while the worker is away"
-        yield "store", f"{behind}, {store.calls:,} calls, {store.events:,} events, {_bytes(store.bytes)}"
+        yield "store", f"{_behind(status)}, {store.calls:,} calls, {store.events:,} events{_bytes(store.bytes)}"
     if store.dead_letters:
         ours = f", {store.mistakes:,} of them by a mistake of Calltally" if store.mistakes else ""
         yield "not readable", f"{store.dead_letters:,} deliveries{ours}; see `calltally dead list`"
-    held = sum(sender.quarantined for sender in status.sources)
+    held = sum(sender.quarantined or 0 for sender in status.sources)
     if held:
         yield "quarantine", f"{held:,} deliveries that were not proved; see `calltally quarantine list`"
 
@@ -182,11 +182,11 @@ def source_rows(status: Status, now: datetime) -> list[dict[str, object]]:
         {
             "source": sender.source + ("" if sender.configured else " (not configured)"),
             "provider": sender.provider,
-            "last delivery": _ago(sender.last_delivery_at, now),
-            "accepted": sender.accepted,
-            "repeated": sender.repeated,
-            "refused": sender.refused,
-            "quarantined": sender.quarantined,
+            "last delivery": UNKNOWN if sender.accepted is None else _ago(sender.last_delivery_at, now),
+            "accepted": _or_unknown(sender.accepted),
+            "repeated": _or_unknown(sender.repeated),
+            "refused": _or_unknown(sender.refused),
+            "quarantined": _or_unknown(sender.quarantined),
         }
         for sender in status.sources
     ]
@@ -218,7 +218,8 @@ def _relay(settings: Settings, journal: Journalled) -> Relayed | None:
     if report is None:
         return None
     # What it knew of the journal is as old as its last words; the file is here.
-    last = journal.position if report.journal_id in ("", journal.id) else report.journal_position
+    here = journal.position if report.journal_id in ("", journal.id) else None
+    last = report.journal_position if here is None else here
     return Relayed(
         running=relay_report.running(settings.data_dir),
         position=report.position,
@@ -229,23 +230,32 @@ def _relay(settings: Settings, journal: Journalled) -> Relayed | None:
     )
 
 
-def _lag(worker: Health, journal: Journalled, relay: Relayed | None, position: int | None) -> int | None:
-    if worker.partitions:
-        return sum(one.lag for one in worker.partitions) + (0 if relay is None else relay.lag)
-    return None if position is None else max(0, journal.position - position)
+def _lag(found: Status, settings: Settings) -> int | None:
+    from analytics.client import Client
+
+    position, newest = found.store.position, found.journal.position
+    if found.worker.partitions:
+        return sum(one.lag for one in found.worker.partitions) + (0 if found.relay is None else found.relay.lag)
+    if position is not None and newest is not None:
+        return max(0, newest - position)
+    if found.journal.id is None and found.journal.error is None and found.worker.state is State.READY:
+        # The journal lies where the worker is, which compares the two itself.
+        with suppress(QueryError):
+            return Client.of(settings).state().lag
+    return None
 
 
-def _store(settings: Settings, journal_id: str | None) -> tuple[Stored, int | None]:
-    """What the store holds, and how far it has applied this journal."""
+def _store(settings: Settings, journal_id: str | None) -> Stored:
+    """What the store holds. Raises QueryError, StoreError."""
     from analytics.client import ask
 
     row = ask(_COUNTS, {"journal": journal_id or ""}, settings=settings).table.to_pylist()[0]
     position = row.pop("applied")
     row["newest_at"] = row["newest_at"].replace(tzinfo=UTC) if row["newest_at"] else None
-    # Filled from Kafka, the store does not count in the journal's positions.
-    known = position is not None or row["streams"] == 0
-    row.pop("streams")
-    return Stored(position=position or 0, **row), (position or 0) if known else None
+    # Filled from Kafka or from another journal, the store does not count in the positions of this one.
+    if row.pop("streams") == 0:
+        position = 0
+    return Stored(position=position, **row)
 
 
 def _senders(settings: Settings) -> dict[str, Sender]:
@@ -256,6 +266,22 @@ def _senders(settings: Settings) -> dict[str, Sender]:
         at = row.pop("last_delivery_at")
         found[row["source"]] = Sender(**row, configured=False, last_delivery_at=at.replace(tzinfo=UTC) if at else None)
     return found
+
+
+def _silent(source: str, provider: str, known: bool) -> Sender:
+    """One of whom the store tells nothing: it sent nothing, if the store could be asked."""
+    count = 0 if known else None
+    return Sender(source, provider, False, accepted=count, repeated=count, refused=count, inbound=count)
+
+
+def _count_quarantined(settings: Settings, senders: dict[str, Sender], known: bool) -> None:
+    """Raises CalltallyError."""
+    held = quarantined.counts(settings)
+    for name in held:
+        senders.setdefault(name, _silent(name, "", known))
+    if held or settings.journal_path.exists():
+        for sender in senders.values():
+            sender.quarantined = held.get(sender.source, (0, 0))[0]
 
 
 _COUNTS = f"""
@@ -297,8 +323,20 @@ def _partitions(partitions: Sequence[Partition]) -> str:
     return f"{sum(one.lag for one in behind):,} records wait for the worker: {each}"
 
 
-def _size(path: Path) -> int:
-    """Bytes of a database file and of its log."""
+def _behind(status: Status) -> str:
+    if status.lag is not None:
+        return f"{status.lag:,} records behind" if status.lag else "up to date"
+    reasons = {
+        State.READY: ": its positions are not those of the journal that lies here",
+        State.UNREADY: " until the worker is ready",
+    }
+    return f"how far behind cannot be told{reasons.get(status.worker.state, ' while the worker is away')}"
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a database file and of its log; None where there is no file."""
+    if not path.exists():
+        return None
     total = 0
     for part in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + ".wal")):
         try:
@@ -308,10 +346,14 @@ def _size(path: Path) -> int:
     return total
 
 
-def _bytes(size: int) -> str:
+def _bytes(size: int | None) -> str:
     from rich.filesize import decimal
 
-    return decimal(size)
+    return "" if size is None else f", {decimal(size)}"
+
+
+def _or_unknown(count: int | None) -> int | str:
+    return UNKNOWN if count is None else count
 
 
 def _ago(moment: datetime | None, now: datetime) -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 
+from calls.errors import StoreMismatch
+from streams.worker_state import WorkerState
 from tests import command
 from tests.command import rows, run, told
+from tests.serving import TOKEN, serving
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +156,72 @@ def test_status_of_a_damaged_store_is_a_problem(tmp_path: Path) -> None:
 
     assert "journal" in told(done, 1)
     assert "rebuilt" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("trouble", ["locked", "damaged"])
+def test_status_tells_nothing_of_a_store_that_it_cannot_ask(tmp_path: Path, trouble: str) -> None:
+    """What is unknown is a dash and null: 0 calls and a source that never sent would look like a loss."""
+    command.stock(tmp_path, 4)
+    if trouble == "damaged":
+        (tmp_path / "data" / "store.duckdb").write_bytes(b"x" * 8192)
+    with command.owned(tmp_path) if trouble == "locked" else nullcontext():
+        table = told(run(tmp_path, "status"), 1)
+        (found,) = rows(run(tmp_path, "status", "--format", "json"), 1)
+
+    (callsync,) = [line.split() for line in table.splitlines() if line.startswith("callsync")]
+    assert callsync == ["callsync", "callsync", "-", "-", "-", "-", "0"]
+    assert "never" not in table
+    assert isinstance(found["store"], dict)
+    assert isinstance(found["sources"], list)
+    assert [found["store"][name] for name in ("position", "calls", "events", "dead_letters")] == [None] * 4
+    assert found["store"]["bytes"] > 0
+    names = ("last_delivery_at", "accepted", "repeated", "refused", "inbound")
+    assert {one[name] for one in found["sources"] for name in names} == {None}
+    assert found["lag"] is None
+
+
+def test_status_of_a_damaged_journal_does_not_say_that_there_is_none(tmp_path: Path) -> None:
+    """Nor that it holds nothing."""
+    command.stock(tmp_path, 4)
+    (tmp_path / "data" / "journal.sqlite").write_bytes(b"x" * 8192)
+
+    assert "cannot be read" in told(run(tmp_path, "status"), 1)
+    (found,) = rows(run(tmp_path, "status", "--format", "json"), 1)
+    assert isinstance(found["journal"], dict)
+    assert (found["journal"]["position"], found["lag"]) == (None, None)
+
+
+def test_status_tells_how_far_a_store_on_another_machine_is(tmp_path: Path) -> None:
+    """The worker there compares it with the journal there; nothing lies here, and the worker is not away."""
+    there = tmp_path / "there"
+    there.mkdir()
+    command.stock(there, 4)
+    with closing(command.store_of(there)) as store, serving(store) as worker:
+        worker.state.journal_position = 3
+        environ = {"CALLTALLY_SQL_URL": worker.url, "CALLTALLY_SQL_TOKEN": TOKEN}
+        table = told(run(tmp_path, "status", environ=environ))
+        (found,) = rows(run(tmp_path, "status", "--format", "json", environ=environ))
+
+    (said,) = [line for line in table.splitlines() if line.startswith("store")]
+    assert said.split(maxsplit=1)[1].startswith("3 records behind, 4 calls, ")
+    assert "bytes" not in said
+    assert isinstance(found["store"], dict)
+    assert (found["lag"], found["store"]["bytes"]) == (3, None)
+
+
+def test_status_beside_another_journal_does_not_call_a_worker_that_runs_away(tmp_path: Path) -> None:
+    """As where the journal was exchanged: the worker answers, and says what it waits for."""
+    command.stock(tmp_path, 4)
+    for left in (tmp_path / "data").glob("journal.sqlite*"):
+        left.unlink()
+    command.journal(tmp_path, command.deliveries(2))
+    state = WorkerState(running=True, fault=StoreMismatch("It was filled from another journal."))
+    with closing(command.store_of(tmp_path)) as store, serving(store, state=state) as worker:
+        environ = {"CALLTALLY_SQL_URL": worker.url, "CALLTALLY_SQL_TOKEN": TOKEN}
+        done = run(tmp_path, "status", environ=environ)
+
+    assert "how far behind cannot be told until the worker is ready, 4 calls" in told(done, 1)
+    assert "It was filled from another journal." in done.stderr.decode()
 
 
 def test_metrics_lists_the_dictionary(folder: Path) -> None:

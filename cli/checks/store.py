@@ -32,7 +32,10 @@ def check(patient: Patient) -> Iterator[Finding]:
             "The worker makes it anew from the journal when it next starts; or run `calltally rebuild` now.",
         )
     state = look(settings)
-    lag = state.lag
+    store, lag = state.store, state.lag
+    if store.calls is None or store.dead_letters is None or store.mistakes is None:
+        yield Finding(Level.WRONG, store.error or "The store could be asked a moment ago, and cannot any more.")
+        return
     if lag is None:
         yield Finding(Level.NOTE, "How far the store is behind the journal cannot be told: another stream fills it.")
     elif lag > LAG_WARN and patient.worker.state is not State.ABSENT:
@@ -42,8 +45,8 @@ def check(patient: Patient) -> Iterator[Finding]:
     elif lag:
         yield Finding(Level.OK, f"The store opens; {lag:,} records of the journal wait for the worker.")
     else:
-        yield Finding(Level.OK, f"The store opens and holds all of the journal: {state.store.calls:,} calls.")
-    mistakes, others = state.store.mistakes, state.store.dead_letters - state.store.mistakes
+        yield Finding(Level.OK, f"The store opens and holds all of the journal: {store.calls:,} calls.")
+    mistakes, others = store.mistakes, store.dead_letters - store.mistakes
     if mistakes:
         yield Finding(
             Level.WARNING,
