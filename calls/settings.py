@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -52,6 +52,7 @@ __all__ = [
     "SourcesWatch",
     "child_environment",
     "described",
+    "file_holds_secret",
     "load",
     "load_without_secrets",
     "secret_variable",
@@ -310,6 +311,21 @@ def load_without_secrets(
     merged = given.merged()
     merged.pop("sources", None)
     return given.settings(merged)
+
+
+def file_holds_secret(folder: Path) -> bool:
+    """Whether `calltally.toml` itself holds anything that others must not read. Raises SettingsError."""
+    values = _read_file(folder / FILE_NAME)
+    tables = values.get("sources")
+    described_here: list[tuple[type[BaseModel], object]] = [(Settings, values)]
+    described_here += [(SourceTable, table) for table in (tables.values() if isinstance(tables, Mapping) else ())]
+    return any(
+        table.get(name)
+        for model, table in described_here
+        if isinstance(table, Mapping)
+        for name, info in model.model_fields.items()
+        if not info.repr
+    )
 
 
 class SourcesWatch:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from contextlib import closing
 from pathlib import Path
+
+import pytest
 
 from analytics.store import Batch
 from calls.model import DeadLetter, Delivery, Trust
@@ -50,6 +53,29 @@ def test_weak_and_shared_secrets_are_found_and_never_shown(tmp_path: Path) -> No
     for part in ("share a secret", "has only 8 characters", "only 1 different characters", "Other accounts"):
         assert any(part in one for one in said), part
     assert b"tooshort" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "readable"),
+    [
+        ("sql_timeout_s = 5", False),
+        ('allow_unsigned = ["callsync"]', False),
+        ('sql_token = "k2Vx9fQe7LmT4cRz"', True),
+        ('kafka_password = "k2Vx9fQe7LmT4cRz"', True),
+        ('[sources.synthflow]\ninbound_token = "k2Vx9fQe7LmT4cRz"', True),
+        ('[sources.callsync]\nsecrets = ["k2Vx9fQe7LmT4cRz"]', True),
+    ],
+)
+def test_a_settings_file_is_to_be_hidden_only_where_it_holds_a_secret(
+    tmp_path: Path, line: str, readable: bool
+) -> None:
+    """Secrets of the environment are in no file; every secret of the file counts, not a source's alone."""
+    (tmp_path / "calltally.toml").write_text(line)
+    (tmp_path / "calltally.toml").chmod(0o644)
+    done = run(tmp_path, "doctor", "--format", "json", environ={"CALLTALLY_SECRET_SYNTHFLOW": "Vq8rZ2mK0pTn4xWc"})
+    warnings = _of(json.loads(done.stdout), "secrets", "warning")
+
+    assert any("can read the secrets in calltally.toml" in str(one["cause"]) for one in warnings) is readable
 
 
 def test_a_busy_port_is_found(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from calls.settings import FILE_NAME
+from calls.settings import FILE_NAME, file_holds_secret
 from cli.check import Finding, Level, Patient
 
 LENGTH_MIN = 16
@@ -61,7 +61,7 @@ def _weakness(secret: str) -> str | None:
 
 def _files(patient: Patient) -> Iterator[Finding]:
     settings = patient.settings
-    if any(source.secrets for source in settings.sources.values()):
+    if file_holds_secret(patient.folder):
         yield from _private(patient.folder / FILE_NAME, "the secrets", Level.WARNING)
     yield from _private(settings.sql_token_path, "the token of the SQL endpoint", Level.WRONG)
     for path in (settings.journal_path, settings.store_path, settings.quarantine_path):
