@@ -493,7 +493,7 @@ def _read_environment(environ: Mapping[str, str]) -> Values:
 def _names(value: object) -> list[str]:
     # Looked at before it is validated; what is no list of words is refused with the other settings.
     words = _words(value)
-    return [str(word) for word in words] if isinstance(words, list) else []
+    return [str(word) for word in words] if isinstance(words, list | tuple) else []
 
 
 def _phone_number(text: str) -> str:

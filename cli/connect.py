@@ -130,9 +130,12 @@ def rotate(
     _require_set_in_file(name)
     document = _read()
     table = document.get("sources", {}).get(name)
-    if table is None:
-        raise SettingsError(f"'{name}' is accepted unsigned and has no secret yet. Give it one: calltally sources add")
-    current = [str(value) for value in table.get("secrets", [])]
+    current = [] if table is None else [str(value) for value in table.get("secrets", [])]
+    if table is None or (finish and not current):
+        word = "add" if table is None else "rotate"
+        raise SettingsError(
+            f"'{name}' is accepted unsigned and has no secret yet. Give it one: calltally sources {word} {name}"
+        )
     if finish:
         table["secrets"] = current[:1]
         _write(document)
@@ -144,6 +147,9 @@ def rotate(
     _write(document)
     if generate:
         typer.echo(chosen)
+    if not current:
+        say(f"'{name}' accepts only what is signed with the new secret.")
+        return
     say(f"'{name}' accepts the new secret and the old. Change it at the platform, then drop the old:")
     say(f"calltally sources rotate {name} --finish")
 
@@ -170,7 +176,7 @@ def _require_set_in_file(name: str) -> None:
     if name not in sources:
         raise SettingsError(f"There is no source '{name}'. There are: {', '.join(sources) or 'none'}.")
     without_environment = all_settings.load(environ={}, allow_unsigned=tuple(sources)).sources
-    if without_environment.get(name) is None or sources[name].secrets != without_environment[name].secrets:
+    if sources[name].secrets != without_environment[name].secrets:
         variable = all_settings.secret_variable(name)
         raise SettingsError(f"The secrets of '{name}' are set by {variable}, which goes before calltally.toml.")
 

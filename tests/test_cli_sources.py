@@ -89,6 +89,34 @@ def test_a_secret_of_the_environment_is_not_rotated_in_the_file(tmp_path: Path) 
     assert "CALLTALLY_SECRET_AISYNC" in done.stderr.decode()
 
 
+def test_a_source_without_a_secret_is_sent_to_where_it_gets_one(tmp_path: Path) -> None:
+    """An unsigned source has nothing to rotate, and no variable of the environment is to blame."""
+    (tmp_path / "calltally.toml").write_text('allow_unsigned = ["callsync"]\n')
+    done = run(tmp_path, "sources", "rotate", "callsync", "--secret", "-", stdin=SECRET)
+
+    assert told(done, 2) == ""
+    assert done.stderr.decode() == (
+        "calltally: 'callsync' is accepted unsigned and has no secret yet. "
+        "Give it one: calltally sources add callsync\n"
+    )
+    told(run(tmp_path, "sources", "add", "callsync", "--secret", "-", stdin=SECRET))
+    assert load(tmp_path, {}).sources["callsync"].secrets == (SECRET,)
+
+
+def test_an_unsigned_source_with_a_table_gets_its_first_secret_by_rotating(tmp_path: Path) -> None:
+    """`add` refuses a name that the file has, so `rotate` must not send back to it."""
+    (tmp_path / "calltally.toml").write_text('allow_unsigned = ["callsync"]\n[sources.callsync]\norg = "acme"\n')
+    finished = run(tmp_path, "sources", "rotate", "callsync", "--finish")
+    assert told(finished, 2) == ""
+    assert "calltally sources rotate callsync" in finished.stderr.decode()
+
+    done = run(tmp_path, "sources", "rotate", "callsync", "--secret", "-", stdin=SECRET)
+    assert told(done) == ""
+    assert "the old" not in done.stderr.decode()
+    source = load(tmp_path, {}).sources["callsync"]
+    assert (source.org, source.secrets, source.unsigned) == ("acme", (SECRET,), False)
+
+
 def test_sources_are_listed_without_their_secrets(tmp_path: Path) -> None:
     """Name, provider, number of secrets, trust and address."""
     command.settings_file(tmp_path)
