@@ -85,8 +85,13 @@ def list_sources(form: Annotated[Format, typer.Option("--format", help="How to p
 
 @sources_app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="Name of the source: the last part of its address.")],
-    provider: Annotated[str | None, typer.Option(help="The platform, where the name is not one.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Name of the source: the last part of its address.", show_default="the platform"),
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="The platform, where the name is not one; asked for without either.")
+    ] = None,
     org: Annotated[str, typer.Option(help="Organisation that its calls are counted to.")] = "",
     secret: SecretOption = None,
     generate: GenerateOption = False,
@@ -95,8 +100,10 @@ def add(
 
     Example: calltally sources add acme-synthflow --provider synthflow --org acme
     """
-    known = all_settings.load().sources.get(name)
-    platform = named(provider or name)
+    settings = all_settings.load()
+    platform = named(provider or name or _asked_platform())
+    name = name or platform.name
+    known = settings.sources.get(name)
     document = _read()
     tables = document.setdefault("sources", {})
     if name in tables or (known is not None and known.secrets):
@@ -152,6 +159,23 @@ def rotate(
         return
     say(f"'{name}' accepts the new secret and the old. Change it at the platform, then drop the old:")
     say(f"calltally sources rotate {name} --finish")
+
+
+def _asked_platform() -> str:
+    names = ", ".join(discover())
+    if not sys.stdin.isatty():
+        raise SettingsError(
+            "Name the platform, and give its secret on standard input, as in `calltally sources add synthflow "
+            f"--secret - < FILE`. Known are: {names}."
+        )
+    return str(typer.prompt(f"Platform ({names})", value_proc=_known_platform))
+
+
+def _known_platform(text: str) -> str:
+    try:
+        return named(text.strip().lower()).name
+    except SettingsError as error:
+        raise typer.BadParameter(error.message) from None
 
 
 def _secret(given: str | None, generate: bool, provider: Provider) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -111,6 +114,38 @@ def run(
     assert process.exitcode is not None, f"{words} did not end: {done.stderr.decode()}"
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     return done
+
+
+def answered(folder: Path, words: Sequence[str], answers: Sequence[str]) -> str:
+    """Run `calltally` there at a terminal, where each answer is typed when it is asked for; what the terminal shows."""
+    ours, its = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", *words], cwd=folder, env=environment(),
+        stdin=its, stdout=its, stderr=its, start_new_session=True,
+    )  # fmt: skip
+    os.close(its)
+    shown = b""
+    waiting = list(answers)
+    try:
+        while chunk := _read_terminal(ours):
+            shown += chunk
+            # The blank is the last of a question; what is typed before a hidden one is dropped.
+            if waiting and shown.endswith(b": "):
+                os.write(ours, waiting.pop(0).encode() + b"\n")
+        process.wait(DEADLINE_S)
+    finally:
+        process.kill()
+        os.close(ours)
+    return shown.decode()
+
+
+def _read_terminal(terminal: int) -> bytes:
+    readable, _, _ = select.select([terminal], [], [], DEADLINE_S)
+    try:
+        return os.read(terminal, 4096) if readable else b""
+    except OSError:
+        # What Linux says where the other side was closed.
+        return b""
 
 
 def told(done: subprocess.CompletedProcess[bytes], code: int = 0) -> str:

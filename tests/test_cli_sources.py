@@ -10,7 +10,7 @@ import pytest
 
 from calls.settings import load
 from tests import command
-from tests.command import rows, run, told
+from tests.command import answered, rows, run, told
 
 SECRET = "k2Vx9fQe7LmT4cRz"
 
@@ -38,6 +38,27 @@ def test_a_source_is_added_with_a_secret_from_standard_input(tmp_path: Path) -> 
     assert (source.provider, source.org, source.secrets) == ("aisync", "acme", (SECRET,))
     assert (tmp_path / "calltally.toml").read_text().startswith("# mine\n")
     assert stat.S_IMODE((tmp_path / "calltally.toml").stat().st_mode) == 0o600
+
+
+def test_without_a_name_a_terminal_asks_for_platform_and_secret(tmp_path: Path) -> None:
+    """`calltally sources add` is the line that other commands and the empty dashboard tell people to copy."""
+    said = answered(tmp_path, ["sources", "add"], ["phonely", "synthflow", SECRET])
+
+    assert "Platform (aisync, callsync, inboundflow, synthflow)" in said
+    assert "There is no provider 'phonely'" in said
+    assert "/webhooks/synthflow" in said
+    assert SECRET not in said
+    assert load(tmp_path, {}).sources["synthflow"].secrets == (SECRET,)
+
+
+def test_without_a_name_and_a_terminal_a_whole_line_is_shown(tmp_path: Path) -> None:
+    """A script cannot be asked; the platform alone is enough of a name."""
+    done = run(tmp_path, "sources", "add", stdin=SECRET)
+    assert told(done, 2) == ""
+    assert "calltally sources add synthflow --secret -" in done.stderr.decode()
+
+    told(run(tmp_path, "sources", "add", "--provider", "aisync", "--secret", "-", stdin=SECRET))
+    assert load(tmp_path, {}).sources["aisync"].secrets == (SECRET,)
 
 
 def test_a_generated_secret_is_all_there_is_on_standard_output(tmp_path: Path) -> None:
