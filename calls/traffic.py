@@ -27,6 +27,7 @@ from functools import cache
 from random import Random
 from typing import cast
 
+from calls import inbound_call
 from calls.errors import PayloadMalformed, SettingsError
 from calls.model import Delivery, Micros, Trust
 from calls.payload import JsonObject, JsonValue
@@ -51,13 +52,18 @@ def sample_names(provider: Provider) -> list[str]:
     return sorted(path.stem for path in bodies if not path.name.endswith(".expected.json") and path.stem != "vector")
 
 
+def sendable_names(provider: Provider) -> list[str]:
+    """Those of the samples that the platform could send as its own: signed, or a question that it asks unsigned."""
+    return [name for name in sample_names(provider) if _can_be_sent(provider, _read(provider, name))]
+
+
 def one_call(provider: Provider, *, dice: Random, ended_at: Micros, event: str | None = None) -> list[Post]:
     """What the provider sends for one made-up call that ended at that time; only `event` where one is named."""
     if event is not None:
         return [_of_event(provider, event, dice, ended_at)]
     story = _story(provider, dice)
     if story is None:
-        return [_renamed(provider, dice.choice(sample_names(provider)), dice)]
+        return [_renamed(provider, dice.choice(sendable_names(provider)), dice)]
     return list(_told(provider, story, dice, ended_at))
 
 
@@ -67,10 +73,11 @@ def _of_event(provider: Provider, event: str, dice: Random, ended_at: Micros) ->
         for post in _told(provider, story, dice, ended_at):
             if event in (post.sample, _event_of(provider, post.body)):
                 return post
-    for name in sample_names(provider):
+    names = sendable_names(provider)
+    for name in names:
         if event in (name, _event_of(provider, _read(provider, name))):
             return _renamed(provider, name, dice)
-    known = sorted({_event_of(provider, _read(provider, name)) or name for name in sample_names(provider)})
+    known = sorted({_event_of(provider, _read(provider, name)) or name for name in names})
     raise SettingsError(f"{provider.title} has no sample of an event '{event}'. Known are: {', '.join(known)}.")
 
 
@@ -188,6 +195,16 @@ def _drop(body: JsonObject, path: list[str]) -> None:
 @cache
 def _read(provider: Provider, name: str) -> bytes:
     return (provider.samples / f"{name}.json").read_bytes()
+
+
+def _can_be_sent(provider: Provider, body: bytes) -> bool:
+    if provider.signed_id is None or inbound_call.read(body) is not None:
+        return True
+    try:
+        provider.signed_id(body)
+    except PayloadMalformed:
+        return False
+    return True
 
 
 @cache

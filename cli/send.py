@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 IN_FLIGHT_MAX = 32
+_HEADERS = {"content-type": "application/json", "user-agent": "calltally-send"}
 
 
 @app.command(rich_help_panel=panels.CONNECT)
@@ -38,7 +39,9 @@ def send(
 ) -> None:
     """Send signed sample traffic: made-up calls as the platform would send them, over HTTP to the running ingest.
 
-    They count like real calls. Exit code 1 where any of them is not answered 200.
+    They count like real calls. The question of a waiting call (--event call_inbound) is asked as the platform asks it,
+    unsigned, with the inbound_token of the source; its answer is shown. Exit code 1 where any of them is not answered
+    200.
 
     Example: calltally send synthflow --count 20
     """
@@ -59,8 +62,8 @@ def send(
     sender = Sender(chosen, f"{address}/webhooks/{source}")
     body = file.read_bytes() if file is not None else None
     answers = asyncio.run(sender.send(count=count, rate=rate, seed=seed, event=event, body=body))
-    for (status, reason), number in sorted(answers.items()):
-        typer.echo(f"{number} answered {status}{f' ({reason})' if reason else ''}", err=True)
+    for (status, said), number in sorted(answers.items()):
+        typer.echo(f"{number} answered {status}{f' ({said})' if said else ''}", err=True)
     if any(status != 200 for status, _ in answers):
         raise typer.Exit(1)
 
@@ -110,26 +113,40 @@ class Sender:
         return answers
 
     async def post(self, client: httpx.AsyncClient, body: bytes) -> tuple[int, str]:
-        """Post one body; the answer's status and, for a refusal, its code. Raises CalltallyError if nobody listens."""
+        """Post one body; the answer's status with a refusal's code, or with what a waiting call is told.
+
+        Raises CalltallyError if nobody listens.
+        """
         import httpx
 
+        from calls import inbound_call
+
+        asks = inbound_call.read(body) is not None
+        token = self._source.inbound_token if asks else None
         try:
-            answer = await client.post(self._address, content=body, headers=self._headers(body))
+            answer = await client.post(
+                self._address,
+                params=None if token is None else {"token": token},
+                content=body,
+                # The platform signs a call's id, and this question has none.
+                headers=_HEADERS if asks else self._headers(body),
+            )
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise CalltallyError(
                 f"Nobody answers at {self._address} ({type(error).__name__}). Start `calltally up` first."
             ) from None
-        return answer.status_code, "" if answer.status_code == 200 else _reason(answer)
+        if answer.status_code != 200:
+            return answer.status_code, _reason(answer)
+        return answer.status_code, answer.text if asks else ""
 
     def _headers(self, body: bytes) -> dict[str, str]:
         from calls.signing import sign
 
-        headers = {"content-type": "application/json", "user-agent": "calltally-send"}
         if not self._source.secrets:
-            return headers
+            return _HEADERS
         signed_id = self._provider.signed_id(body) if self._provider.signed_id is not None else b""
         secret = self._source.secrets[0]
-        return headers | sign(self._provider.scheme, secret, body, now_s=int(time.time()), signed_id=signed_id)
+        return _HEADERS | sign(self._provider.scheme, secret, body, now_s=int(time.time()), signed_id=signed_id)
 
     async def _bodies(
         self, count: int, rate: float, seed: int | None, event: str | None, body: bytes | None
