@@ -63,8 +63,13 @@ def _move(made: Path, path: Path) -> None:
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(path)
+    except OSError as error:
+        # Of the file that was asked for: nobody knows of the one beside it.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        beside.unlink(missing_ok=True)
+        # A read-only disk refuses this too.
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
 def _quoted(text: object) -> str:

@@ -91,7 +91,7 @@ class Journal:
         self._checkpoint_not_before = 0.0
         self._connection: sqlite3.Connection | None = None
         self._keeper: sqlite3.Connection | None = None
-        journal_file.make_folder(path.parent)
+        journal_file.make_folder(path)
         self._lock = JournalLock(path, wait_s)
         try:
             journal_file.create_if_missing(path)

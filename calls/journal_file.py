@@ -95,11 +95,11 @@ def open_beside_writer(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder of a journal where it is missing, durably. Raises JournalUnavailable."""
-    with translated(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        sync_folder(folder.parent)
+def make_folder(path: Path) -> None:
+    """Make the folder of the journal at `path` where it is missing, durably. Raises JournalUnavailable."""
+    with translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sync_folder(path.parent.parent)
 
 
 def create_if_missing(path: Path) -> None:
@@ -259,18 +259,18 @@ def translate(path: Path, error: Exception) -> JournalUnavailable | JournalDamag
     if name.startswith("SQLITE_FULL") or getattr(error, "errno", None) == errno.ENOSPC:
         # What is in the log is copied into the file as well, so as much is needed again as the log may hold.
         why = (
-            f"The disk that holds the journal in {path.parent} is full. Free space there, at least {ROOM_MIB} MiB: "
-            "writing resumes by itself."
+            f"The disk that holds the journal in {path.parent} is full. Free space there, at least {ROOM_MIB} "
+            f"MiB. {_THEN}"
         )
     elif name.startswith("SQLITE_READONLY") or getattr(error, "errno", None) == errno.EROFS:
         why = (
             f"The journal in {path.parent} cannot be written: the disk or the file is read-only. Check how the disk is "
-            "mounted and that this user owns the file; writing resumes by itself."
+            f"mounted and that this user owns the file. {_THEN}"
         )
     elif name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         why = (
-            f"Another program keeps the journal in {path.parent} locked (a database browser, a backup?). Close it: "
-            "writing resumes by itself."
+            f"Another program keeps the journal in {path.parent} locked (a database browser, a backup?). Close it. "
+            f"{_THEN}"
         )
     elif name.startswith("SQLITE_IOERR"):
         why = f"The disk that holds the journal in {path.parent} failed ({error}). Check the disk and its free space."
@@ -292,6 +292,7 @@ def is_lost_sync(error: Exception) -> bool:
 
 
 _MISSING = "There is no journal at {path} yet. Ingest makes it when it starts."
+_THEN = "An ingest that still runs then goes on by itself; one that has ended must be started again."
 _PIECE_BYTES = 1 << 20
 _COMMITS = "SELECT last, seal, ids FROM commits ORDER BY last DESC"
 

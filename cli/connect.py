@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -238,4 +239,6 @@ def _write(document: TOMLDocument) -> None:
     except OSError as error:
         raise SettingsError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
-        aside.unlink(missing_ok=True)
+        # A read-only disk refuses this too, and what it says of a hidden file must not hide the sentence above.
+        with suppress(OSError):
+            aside.unlink()

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -105,7 +105,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise CalltallyError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
-        aside.unlink(missing_ok=True)
+        # A read-only disk refuses this too, and what it says of a hidden file must not hide the sentence above.
+        with suppress(OSError):
+            aside.unlink()
 
 
 def put(content: bytes, path: Path | None) -> None:

@@ -36,6 +36,15 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_that_cannot_be_written_is_named_as_it_was_asked_for(tmp_path: Path) -> None:
+    """Where the file beside it can neither be made nor removed, as on a read-only disk, nothing is said of that one."""
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "report.html"
+    with pytest.raises(CalltallyError) as failed, whole_file(path):
+        raise AssertionError
+    assert failed.value.message == f"{path} cannot be written: Not a directory."
+
+
 def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
     """In a sentence, before anything is computed for it."""
     with pytest.raises(CalltallyError, match="is a folder"), whole_file(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -166,6 +167,14 @@ def test_sqlites_own_full_error_names_the_disk(path: Path) -> None:
     assert message.startswith(
         f"The disk that holds the journal in {path.parent} is full. Free space there, at least 64 MiB"
     )
+
+
+def test_a_start_on_a_disk_that_takes_nothing_does_not_promise_to_go_on(path: Path) -> None:
+    """Whoever ends there has to be started again; one that runs goes on by itself. One sentence is true of both."""
+    for error in (OSError(errno.EROFS, "Read-only file system"), OSError(errno.ENOSPC, "No space left on device")):
+        message = journal_file.translate(path, error).message
+        assert str(path.parent) in message
+        assert "one that has ended must be started again" in message
 
 
 def test_a_locked_journal_refuses_and_recovers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -296,6 +296,14 @@ def test_verify_reads_one_state_while_batches_arrive(store: Store) -> None:
     assert found == []
 
 
+def test_a_snapshot_that_cannot_be_written_names_the_file_that_was_asked_for(store: Store, tmp_path: Path) -> None:
+    """Not the one beside it, of which nobody knows."""
+    target = tmp_path / f"{'n' * 300}.duckdb"
+    with pytest.raises(OSError, match="File name too long") as failed:
+        store.snapshot(target)
+    assert failed.value.filename == str(target)
+
+
 def test_a_snapshot_opens_elsewhere_while_the_store_lives(store: Store, tmp_path: Path) -> None:
     """Another process reads the public tables, with their comments, and nothing is left beside them."""
     store.apply(new_calls(range(1, 21)))
