@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import cast
+from zoneinfo import ZoneInfo
 
 from analytics.metric import Filters, Parameter, interval, selected, titles
 from analytics.together import Question
 from dashboard import charts, words
 from dashboard.reader import Asked, Measured, Reader
 from dashboard.tiles import NONE
+from dashboard.view import bucket_start
 
 CRITERIA_MOST = 12
 VARIABLES_MOST = 12
@@ -46,13 +49,16 @@ def questions(reader: Reader, filters: Filters, bucket: str) -> tuple[list[Quest
         *((name, "all", "agent_id") for name in _AGENT_METRICS),
     ]
     measured = [Question(reader.metric(name), filters, by, slice_by) for name, by, slice_by in cuts]
-    return measured, [_judgements(filters), _agents_by_calls(filters)]
+    return measured, [_judgements(filters), _agents_by_calls(filters), _FIRST_CALL]
 
 
 def outcomes(reader: Reader, filters: Filters, bucket: str) -> Card:
-    """Calls a bucket by connection."""
+    """Calls a bucket by connection, and since when there are any, where the range begins long before."""
     rows = reader.measure("attempts", filters, bucket=bucket, slice_by="connection")
-    return Card("Outcomes over time", f"calls by {bucket} and whom they reached", [row._asdict() for row in rows])
+    return Card(
+        "Outcomes over time", f"calls by {bucket} and whom they reached", [row._asdict() for row in rows],
+        _nothing_before(reader, filters, bucket),
+    )  # fmt: skip
 
 
 def reasons(reader: Reader, filters: Filters) -> Card:
@@ -194,7 +200,21 @@ def _with_n(part: float, whole: float) -> str:
     return f"{_part(part, whole)} ({words.count(whole)})" if whole >= words.SMALL_N else _part(part, whole)
 
 
+_FIRST_CALL: Asked = ("SELECT min(counted_at) AS first FROM calls", {})
 _AGENT_METRICS = ("attempts", "connected", "goal_met", "booked", "transferred", "talk_time_mean")
+
+
+def _nothing_before(reader: Reader, filters: Filters, bucket: str) -> str:
+    """Where whole buckets of the range are older than the store's first call: their emptiness is no silence."""
+    ((first,),) = (row.values() for row in reader.ask(*_FIRST_CALL))
+    if not isinstance(first, datetime):
+        return ""
+    zone = ZoneInfo(filters.zone)
+    start, began = datetime.fromtimestamp(filters.start / 1_000_000, zone), first.replace(tzinfo=UTC).astimezone(zone)
+    if bucket_start(began, bucket) <= bucket_start(start, bucket):
+        return ""
+    when = words.local(first, filters.zone) if bucket == "hour" else words.day(first, filters.zone)
+    return f"The first call ever is of {when}; nothing was received before it"
 
 
 def _judgements(filters: Filters) -> Asked:

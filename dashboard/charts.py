@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -17,7 +17,6 @@ from typing import Any
 import altair as alt
 
 from calls.model import Connection
-from dashboard.view import every_bucket
 from dashboard.words import THIN, count
 
 Rows = Sequence[Mapping[str, Any]]
@@ -105,11 +104,12 @@ class Picture:
 
 
 def outcomes_over_time(
-    rows: Rows, theme: Theme, *, zone: str, bucket: str, open_from: datetime | None = None
+    rows: Rows, theme: Theme, *, zone: str, bucket: str, buckets: Sequence[datetime], open_from: datetime | None = None
 ) -> Picture:
     """Calls a bucket by connection, stacked; `rows`: bucket (in the zone), slice (connection), value.
 
-    Buckets without calls stay as gaps. The bucket that begins at `open_from` is not over yet and is drawn lighter.
+    The axis is `buckets`, whatever of them has calls: silence at either end is seen as well as between calls. The
+    bucket that begins at `open_from` is not over yet and is drawn lighter.
     """
     counts: dict[tuple[datetime, str], float] = {}
     for row in rows:
@@ -128,8 +128,8 @@ def outcomes_over_time(
     highest: dict[datetime, float] = {}
     for (moment, _), value in counts.items():
         highest[moment] = highest.get(moment, 0) + value
-    buckets = _all_buckets(set(highest), bucket)
-    look = _stacked(theme, buckets, bucket, tuple(order), zone, _round(max(highest.values(), default=1)))
+    axis = tuple(f"{moment:{_KEY}}" for moment in sorted({*buckets, *highest}))
+    look = _stacked(theme, axis, bucket, tuple(order), zone, _round(max(highest.values(), default=1)))
     return Picture(look, shown)
 
 
@@ -336,12 +336,6 @@ def _letters(rows: Rows) -> int:
 def _up_to(longest: float, letters: int) -> alt.Scale:
     """The scale of lying bars: behind the longest is room for its text, which takes as much on a phone as elsewhere."""
     return alt.Scale(domain=[0, longest], range=[0, alt.ExprRef(f"max(width / 4, width - {10 + 7 * letters})")])
-
-
-def _all_buckets(found: Set[datetime], bucket: str) -> tuple[str, ...]:
-    """Every bucket from the first to the last, those without calls too."""
-    steps = every_bucket(min(found), max(found), bucket) if found else ()
-    return tuple(f"{moment:{_KEY}}" for moment in sorted({*steps, *found}))
 
 
 def _legend() -> alt.Legend:

@@ -160,7 +160,7 @@ def _drawn(reader: Reader, view: View) -> list[Drawn]:
         (
             cards.outcomes(reader, filters, view.bucket), True,
             lambda rows: charts.outcomes_over_time(
-                rows, theme, zone=filters.zone, bucket=view.bucket, open_from=view.open_from
+                rows, theme, zone=filters.zone, bucket=view.bucket, buckets=view.buckets, open_from=view.open_from
             ),
         ),
         (cards.reasons(reader, filters), False, lambda rows: charts.bars(rows, theme, unit="share")),

@@ -45,6 +45,19 @@ class View:
     """Start of the bucket that is not over yet, in the zone, without tzinfo."""
 
     @property
+    def buckets(self) -> list[datetime]:
+        """The starts of all buckets of the range, on the wall clock: those without calls too, none of the future."""
+        zone = ZoneInfo(self.filters.zone)
+        first, last = (
+            bucket_start(datetime.fromtimestamp(moment / 1_000_000, zone), self.bucket)
+            for moment in (self.filters.start, self.filters.end - 1)
+        )
+        found = every_bucket(first, min(last, self.open_from), self.bucket)
+        # There and back, as an hour that the clocks leave out is no hour without calls.
+        there = (moment.replace(tzinfo=zone).astimezone(UTC).astimezone(zone).replace(tzinfo=None) for moment in found)
+        return list(dict.fromkeys(there))
+
+    @property
     def back(self) -> str:
         """How the period before is called."""
         weeks = (self.filters.start - self.before.start) / _WEEK_US
@@ -85,6 +98,17 @@ def every_bucket(first: datetime, last: datetime, bucket: str) -> list[datetime]
     return found
 
 
+def bucket_start(moment: datetime, bucket: str) -> datetime:
+    """The start of the bucket that a local time lies in, on the wall clock, without tzinfo."""
+    naive = moment.replace(tzinfo=None)
+    day = naive.replace(hour=0, minute=0, second=0, microsecond=0)
+    if bucket == "hour":
+        return naive.replace(minute=0, second=0, microsecond=0)
+    if bucket == "month":
+        return day.replace(day=1)
+    return day if bucket == "day" else day - timedelta(days=day.weekday())
+
+
 def _next(start: datetime, bucket: str) -> datetime:
     if bucket == "month":
         return (start.replace(day=1) + timedelta(days=32)).replace(day=1)
@@ -110,7 +134,7 @@ def _view(
         before=Filters(start=_micros(start - back), end=_micros(end - back), zone=zone, only=only),
         label=label,
         bucket=bucket,
-        open_from=_open_from(now.astimezone(ZoneInfo(zone)), bucket),
+        open_from=bucket_start(now.astimezone(ZoneInfo(zone)), bucket),
     )
 
 
@@ -120,13 +144,3 @@ def _day(day: date) -> str:
 
 def _micros(moment: datetime) -> int:
     return round(moment.timestamp()) * 1_000_000
-
-
-def _open_from(local_now: datetime, bucket: str) -> datetime:
-    naive = local_now.replace(tzinfo=None)
-    day = naive.replace(hour=0, minute=0, second=0, microsecond=0)
-    if bucket == "hour":
-        return naive.replace(minute=0, second=0, microsecond=0)
-    if bucket == "month":
-        return day.replace(day=1)
-    return day if bucket == "day" else day - timedelta(days=day.weekday())

@@ -17,6 +17,7 @@ from dashboard.charts import DARK, LIGHT, Theme
 Spec = dict[str, Any]
 both_themes = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 
+DAYS = [datetime(2026, 11, day) for day in range(1, 8)]
 OUTCOMES = [
     {"bucket": datetime(2026, 11, 2), "slice": "machine", "value": 2},
     {"bucket": datetime(2026, 11, 2), "slice": "person", "value": 5},
@@ -55,7 +56,9 @@ def rows_of(chart: charts.Picture) -> list[dict[str, Any]]:
 
 
 def outcomes(theme: Theme = LIGHT, *, open_from: datetime | None = None) -> charts.Picture:
-    return charts.outcomes_over_time(OUTCOMES, theme, zone="Europe/Berlin", bucket="day", open_from=open_from)
+    return charts.outcomes_over_time(
+        OUTCOMES, theme, zone="Europe/Berlin", bucket="day", buckets=DAYS, open_from=open_from
+    )
 
 
 def test_outcomes_are_stacked_bars_from_zero() -> None:
@@ -80,9 +83,16 @@ def test_a_connection_keeps_its_colour(theme: Theme) -> None:
 
 
 def test_buckets_without_calls_stay_as_gaps() -> None:
-    """Three days without a call are no shorter than three days with some."""
+    """Before the first call, between calls and after the last one: silence is as wide as it is long."""
     domain = layers(outcomes())[0]["encoding"]["x"]["scale"]["domain"]
-    assert domain == [f"2026-11-0{day}T00:00" for day in (2, 3, 4, 5)]
+    assert domain == [f"2026-11-0{day}T00:00" for day in range(1, 8)]
+
+
+def test_a_call_outside_the_buckets_is_drawn() -> None:
+    """One of tomorrow, by a platform's wrong clock, is counted and must be seen."""
+    rows = [*OUTCOMES, {"bucket": datetime(2026, 11, 9), "slice": "person", "value": 1}]
+    chart = charts.outcomes_over_time(rows, LIGHT, zone="UTC", bucket="day", buckets=DAYS)
+    assert layers(chart)[0]["encoding"]["x"]["scale"]["domain"][-1] == "2026-11-09T00:00"
 
 
 def test_the_bucket_that_is_not_over_is_lighter() -> None:
@@ -95,14 +105,14 @@ def test_the_bucket_that_is_not_over_is_lighter() -> None:
 def test_a_connection_not_known_yet_is_shown() -> None:
     """A newer worker's word is drawn, not dropped."""
     rows = [{"bucket": datetime(2026, 1, 1), "slice": "teleported", "value": 1}]
-    chart = charts.outcomes_over_time(rows, LIGHT, zone="UTC", bucket="month")
+    chart = charts.outcomes_over_time(rows, LIGHT, zone="UTC", bucket="month", buckets=[])
     assert layers(chart)[0]["encoding"]["color"]["scale"]["domain"] == ["teleported"]
 
 
 def test_the_hour_that_comes_twice_is_one_bar() -> None:
     """On a wall clock both are half past two; their calls are added."""
     twice = [{"bucket": datetime(2025, 10, 26, 2), "slice": "person", "value": value} for value in (3, 4)]
-    chart = charts.outcomes_over_time(twice, LIGHT, zone="Europe/Berlin", bucket="hour")
+    chart = charts.outcomes_over_time(twice, LIGHT, zone="Europe/Berlin", bucket="hour", buckets=[])
     assert [row["value"] for row in rows_of(chart)] == [7]
 
 
@@ -115,7 +125,7 @@ def test_the_tooltip_names_zone_and_unit() -> None:
 @pytest.mark.parametrize("bucket", ["15 minutes", "hour", "day", "week", "month"])
 def test_every_bucket_draws(bucket: str) -> None:
     """Each with its own form of labels."""
-    chart = charts.outcomes_over_time(OUTCOMES, LIGHT, zone="UTC", bucket=bucket)
+    chart = charts.outcomes_over_time(OUTCOMES, LIGHT, zone="UTC", bucket=bucket, buckets=DAYS)
     assert "<svg" in drawn(chart)
 
 
@@ -187,7 +197,9 @@ def test_a_look_is_one_for_all_rows_of_a_shape() -> None:
     for before, after in (
         (
             outcomes(),
-            charts.outcomes_over_time(all_with(OUTCOMES, value=4), LIGHT, zone="Europe/Berlin", bucket="day"),
+            charts.outcomes_over_time(
+                all_with(OUTCOMES, value=4), LIGHT, zone="Europe/Berlin", bucket="day", buckets=DAYS
+            ),
         ),
         (charts.bars(BARS, LIGHT, unit="x"), charts.bars(all_with(BARS, value=0.599), LIGHT, unit="x")),
         (charts.result_bars(RESULTS, LIGHT), charts.result_bars(all_with(RESULTS, n=25), LIGHT)),
@@ -223,7 +235,7 @@ def test_all_charts_draw_with_names_of_any_kind(theme: Theme) -> None:
 
 def every_chart(theme: Theme, *, name: str = "b") -> list[charts.Picture]:
     return [
-        charts.outcomes_over_time(all_with(OUTCOMES, slice=name), theme, zone="UTC", bucket="day"),
+        charts.outcomes_over_time(all_with(OUTCOMES, slice=name), theme, zone="UTC", bucket="day", buckets=DAYS),
         charts.bars([{**BARS[0], "label": name, "text": name}, BARS[1]], theme, unit="share"),
         charts.result_bars(all_with(RESULTS[:3], criterion=name, text=name), theme),
         charts.heat_map([{"weekday": 0, "hour": 1, "value": 2}], theme, unit="calls"),

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from analytics.store import Batch, CallChange, Position, Store
 from calls.errors import BrokerUnavailable
 from calls.model import CallKey, DeadLetter, Delivery, Rules, Trust
-from dashboard import words
+from dashboard import part, words
 from dashboard.pages.call_detail import turns
 from ingest import relay_state
 from ingest.relay_state import RelayState
@@ -163,11 +163,20 @@ def test_a_passport_names_the_platforms_that_are_not_in_its_number(store: Store,
     """Of those that have calls in the range."""
     put(store, 1, provider="callsync")
     put(store, 2)
-    (tiles,) = (json.loads(one.proto.json) for one in drawn().get("bidi_component") if '"tiles"' in one.proto.json)
-    notes = {one["name"]: one["note"] for one in tiles["tiles"]}
+    notes = {name: one["note"] for name, one in _tiles(drawn()).items()}
 
     assert notes["transferred"].startswith("Not available from CallSync, whose calls are not in it. The change")
     assert "Not available" not in notes["attempts"]
+
+
+def test_a_sparkline_ends_where_its_range_ends(store: Store, endpoint: Serving) -> None:
+    """One busy day of seven is a peak between quiet days, and a share has no point on a day without calls."""
+    for number in range(3):
+        put(store, number, counted_at=NOW - 3 * 24 * HOUR)
+    points = {name: one["points"] for name, one in _tiles(drawn(address={"zone": "UTC"})).items()}
+
+    assert points["attempts"] == [0, 0, 0, 3, 0, 0]
+    assert [value is None for value in points["connected"]] == [True, True, True, False, True, True, True]
 
 
 def test_an_overview_without_calls_says_so_once(store: Store, endpoint: Serving) -> None:
@@ -195,8 +204,9 @@ def test_an_overview_asks_all_its_numbers_at_once(store: Store, endpoint: Servin
     """What is not prepared is asked one by one, each with a scan of its own."""
     full(store)
     test = drawn()
-    # Cut by day, by hour, the period before, variables, left out; criteria; agents; freshness; two for the filters.
-    assert len(test.session_state["drawing"].asked) == 10
+    # Cut by day, by hour, the period before, variables, left out; criteria; agents; the first call; freshness; two for
+    # the filters.
+    assert len(test.session_state["drawing"].asked) == 11
 
 
 def test_no_choice_is_empty_or_not_a_number(store: Store, endpoint: Serving) -> None:
@@ -349,9 +359,11 @@ def test_what_is_on_its_way_through_kafka_is_told_of(
 
 
 def _attempts(test: AppTest) -> str:
-    for element in test.get("bidi_component"):
-        shown = json.loads(element.proto.json or "{}")
-        for tile in shown.get("tiles", ()):
-            if tile["name"] == "attempts":
-                return str(tile["figure"])
-    return ""
+    shown = _tiles(test)
+    return shown["attempts"]["figure"] if shown else ""
+
+
+def _tiles(test: AppTest) -> dict[str, part.TileData]:
+    """What the tiles say, by metric."""
+    shown = (json.loads(element.proto.json or "{}") for element in test.get("bidi_component"))
+    return {tile["name"]: tile for told in shown for tile in told.get("tiles", ())}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -294,6 +294,15 @@ def test_many_agents_are_cut_off_with_a_word(reader: StoreReader, monkeypatch: p
     card = cards.agents(reader, filters(), {})
     assert len(card.rows) == 2
     assert card.note == "5 more agents are not shown"
+
+
+def test_a_chart_that_begins_before_the_first_call_says_so(reader: StoreReader) -> None:
+    """Its empty beginning is no silence; a range that begins later needs no word."""
+    first = min(truth.at for truth in TRUTHS)
+    early, late = (view(first=(first + timedelta(days=days)).date()) for days in (-9, 2))
+    said = cards.outcomes(reader, early.filters, early.bucket).note
+    assert said == f"The first call ever is of {words.day(first, ZONE)}; nothing was received before it"
+    assert cards.outcomes(reader, late.filters, late.bucket).note == ""
 
 
 def test_hours_are_those_of_the_zone(reader: StoreReader) -> None:

@@ -109,6 +109,42 @@ def test_the_bucket_that_is_not_over_is_known(days: int, open_from: datetime) ->
     assert view.open_from == open_from
 
 
+@pytest.mark.parametrize(
+    ("name", "first", "last", "many"),
+    [
+        ("today", datetime(2026, 11, 20), datetime(2026, 11, 20, 14), 15),
+        ("24h", datetime(2026, 11, 19, 14), datetime(2026, 11, 20, 14), 25),
+        ("7d", datetime(2026, 11, 14), datetime(2026, 11, 20), 7),
+        ("90d", datetime(2026, 8, 17), datetime(2026, 11, 16), 14),
+    ],
+)
+def test_the_buckets_are_those_of_the_range(name: str, first: datetime, last: datetime, many: int) -> None:
+    """From its start to now, on the zone's clock, whenever calls came."""
+    buckets = of_range(name, zone="Europe/Berlin", only={}, now=NOW).buckets
+    assert (buckets[0], buckets[-1], len(buckets)) == (first, last, many)
+
+
+def test_no_bucket_is_of_the_future() -> None:
+    """Days that are still to come are not silent; days that are over are all there."""
+    for last, end in ((date(2026, 11, 30), datetime(2026, 11, 20)), (date(2026, 11, 12), datetime(2026, 11, 12))):
+        view = of_days(date(2026, 11, 10), last, zone="Europe/Berlin", only={}, now=NOW)
+        assert (view.buckets[0], view.buckets[-1]) == (datetime(2026, 11, 10), end)
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "hours"),
+    [
+        ("Europe/Berlin", date(2026, 3, 29), [0, 1, 3]),
+        ("Europe/Berlin", date(2026, 10, 25), [0, 1, 2, 3]),
+        ("America/Havana", date(2026, 3, 8), [1, 2, 3]),
+    ],
+)
+def test_an_hour_that_the_clocks_leave_out_is_no_bucket(zone: str, day: date, hours: list[int]) -> None:
+    """No call can come in it; one that comes twice stands once."""
+    found = of_days(day, day, zone=zone, only={}, now=NOW).buckets
+    assert [moment.hour for moment in found][: len(hours)] == hours
+
+
 def test_filters_hold_for_both_periods() -> None:
     """A comparison is of like with like."""
     view = of_range("7d", zone="UTC", only={"provider": ("aisync",)}, now=NOW)

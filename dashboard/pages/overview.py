@@ -20,7 +20,7 @@ from dashboard.live import heading
 from dashboard.reader import Measured, Reader
 from dashboard.theme import current
 from dashboard.tiles import TILES, tile, total, without
-from dashboard.view import View, every_bucket
+from dashboard.view import View
 
 Draw = Callable[[charts.Rows], Picture]
 
@@ -81,16 +81,14 @@ def _tiles(reader: Reader, view: View) -> None:
 
 
 def _points(series: Sequence[Measured], metric: Metric, view: View) -> list[float | None]:
-    """The sparkline: every bucket in turn; a count that is not over yet would only look like a fall."""
+    """The sparkline: every bucket of the range in turn; a count that is not over yet would only look like a fall."""
     values = {row.bucket: row.value for row in series if row.bucket is not None}
-    if metric.kind is Kind.COUNT and len(values) > 2:
-        values = {bucket: value for bucket, value in values.items() if bucket < view.open_from}
-    if len(values) < 2:
-        return []
+    buckets = sorted({*view.buckets, *values})
+    if metric.kind is Kind.COUNT and any(bucket < view.open_from for bucket in values):
+        buckets = [bucket for bucket in buckets if bucket < view.open_from]
     nothing = 0.0 if metric.kind is Kind.COUNT else None
-    buckets = sorted({*every_bucket(min(values), max(values), view.bucket), *values})
     found = [values.get(bucket) for bucket in buckets]
-    return [nothing if value is None else value for value in found]
+    return [nothing if value is None else value for value in found] if values and len(found) > 1 else []
 
 
 def _note(metric: Metric, view: View) -> str:
@@ -110,7 +108,7 @@ def _charts(reader: Reader, view: View) -> None:
         _chart(
             cards.outcomes(reader, filters, view.bucket), view, "calls", None,
             lambda rows: charts.outcomes_over_time(
-                rows, theme, zone=filters.zone, bucket=view.bucket, open_from=view.open_from
+                rows, theme, zone=filters.zone, bucket=view.bucket, buckets=view.buckets, open_from=view.open_from
             ),
         )  # fmt: skip
     with right:
