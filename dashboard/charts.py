@@ -25,6 +25,8 @@ Rows = Sequence[Mapping[str, Any]]
 SERIES_MAX = 6
 FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
 """Of the same widths on all systems: a picture on paper is laid out here and drawn by who opens it."""
+SCREEN_FONT = '"Source Sans", sans-serif'
+"""Of the pages around a picture; Streamlit gives it to axes and legends, and not to the text at a bar."""
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -90,17 +92,21 @@ class Picture:
     """
 
     look: str
-    """A Vega-Lite specification as JSON, without data."""
+    """A Vega-Lite specification as JSON, without data and without a font."""
     rows: Rows
 
     def spec(self) -> dict[str, Any]:
-        """The specification without its data."""
-        spec: dict[str, Any] = json.loads(self.look)
-        return spec
+        """The specification without its data, in the font of the pages."""
+        return self._in(SCREEN_FONT)
 
     def to_dict(self) -> dict[str, Any]:
-        """The specification with its rows in place."""
-        return {**self.spec(), "data": {"name": _ROWS}, "datasets": {_ROWS: [dict(row) for row in self.rows]}}
+        """The specification with its rows in place, in the font of paper."""
+        return {**self._in(FONT), "data": {"name": _ROWS}, "datasets": {_ROWS: [dict(row) for row in self.rows]}}
+
+    def _in(self, font: str) -> dict[str, Any]:
+        spec: dict[str, Any] = json.loads(self.look)
+        spec["config"]["font"] = font
+        return spec
 
 
 def outcomes_over_time(
@@ -363,7 +369,6 @@ def _styled(chart: alt.Chart | alt.LayerChart, theme: Theme) -> str:
     config = alt.Config(
         background="transparent",
         padding=4,
-        font=FONT,
         view=alt.ViewConfig(strokeWidth=0),
         axis=alt.AxisConfig(
             labelColor=theme.quiet, titleColor=theme.quiet, gridColor=theme.grid, domainColor=theme.grid,

@@ -192,6 +192,13 @@ def test_a_heat_map_has_every_hour_of_the_week() -> None:
     assert encoding["y"]["sort"] == ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 
 
+def test_a_picture_has_the_font_of_what_is_around_it() -> None:
+    """Of the page on a page, and on paper one whose letters are as wide wherever it is opened."""
+    for chart in every_chart(LIGHT):
+        assert chart.spec()["config"]["font"] == charts.SCREEN_FONT
+        assert chart.to_dict()["config"]["font"] == charts.FONT
+
+
 def test_a_look_is_one_for_all_rows_of_a_shape() -> None:
     """A call more changes the rows only: nothing is drawn anew that could flicker."""
     for before, after in (
