@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import streamlit as st
 
 from dashboard import address, data, words
@@ -24,16 +26,23 @@ def nothing_received() -> bool:
     return True
 
 
-def why_empty(view: View, what: str, *, key: str, column: str | None = None, also: str = "") -> None:
-    """Say why there is no such thing: not sent by the platform, or nothing in the range with these filters.
+def why_empty(
+    view: View,
+    what: str,
+    *,
+    key: str,
+    column: str | None = None,
+    also: str = "",
+    providers: Collection[str] | None = None,
+) -> None:
+    """Say why there is no such thing: not sent by the platforms, or nothing in the range with these filters.
 
-    `also` names what else narrows, with the names in the address that it stands for.
+    `also` names what else narrows, with the names in the address that it stands for; `providers` are the platforms that
+    have calls in the selection, found out where they are not given.
     """
-    chosen = view.filters.only.get("provider", ())
-    silent = [provider for provider in chosen if column is not None and not data.sends(provider, column)]
-    if silent:
-        title = data.titles().get(silent[0], silent[0])
-        st.info(f"Not available from {literal(title)}: it does not send {what}.", icon=":material/block:")
+    if column is not None and (silent := _silent(_providers(view) if providers is None else providers, column)):
+        it = "it does" if len(silent) == 1 else "they do"
+        st.info(f"Not available from {literal(' and '.join(silent))}: {it} not send {what}.", icon=":material/block:")
         return
     filtered = bool(view.filters.columns) or bool(also)
     st.info(
@@ -45,6 +54,19 @@ def why_empty(view: View, what: str, *, key: str, column: str | None = None, als
         st.button("Clear the filters", key=f"clear-{key}", on_click=_clear, args=(tuple(also.split()),))
     elif address.read("range") != LONGEST:
         st.button(f"Show the {RANGES[LONGEST][0].lower()}", key=f"longer-{key}", on_click=_longer)
+
+
+def _providers(view: View) -> Collection[str]:
+    """The platforms that have calls in the selection; the one that is chosen, where there is no call."""
+    rows = data.reader().measure("attempts", view.filters, slice_by="provider")
+    return {row.slice or "" for row in rows} or view.filters.only.get("provider", ())
+
+
+def _silent(providers: Collection[str], column: str) -> list[str]:
+    """The names of these platforms, if none of them sends it."""
+    if any(data.sends(provider, column) for provider in providers):
+        return []
+    return sorted(data.titles().get(provider, provider) for provider in providers)
 
 
 def _clear(also: tuple[str, ...]) -> None:

@@ -61,7 +61,7 @@ def tile(
 ) -> Tile:
     """How the total is told, and how it compares with the period before, which `back` names.
 
-    `only` are the filters: where none of the platforms chosen sends what the metric needs, the tile says so.
+    `only` names the platforms whose calls these are: where none of them sends what the metric needs, the tile says so.
     """
     reason = _not_available(metric, (only or {}).get("provider", ()))
     if now.value is None and metric.kind is Kind.COUNT and reason is None and metric.name in TILES:

@@ -189,6 +189,37 @@ def test_an_overview_without_calls_says_so_once(store: Store, endpoint: Serving)
     assert not test.get("vega_lite_chart")
 
 
+@pytest.mark.parametrize("address", [{}, {"provider": "aisync"}, {"agent": "a1"}])
+def test_what_no_platform_with_calls_sends_is_named(address: dict[str, str], store: Store, endpoint: Serving) -> None:
+    """Whichever filter leads to its calls: no other range and no other filter would bring what is never sent."""
+    put(store, 1, agent_id="a1")
+    if address:
+        put(store, 2, provider="synthflow", agent_id="b1", result="met", end_call_reason="voicemail")
+    test = drawn(address=address)
+
+    for what in ("end-call reasons", "analysis"):
+        assert f"Not available from AI Sync: it does not send {what}." in [box.value for box in test.info]
+    # Variables AI Sync does send: of those there are none in the range.
+    assert len([box for box in test.info if "No collected variables in the range" in box.value]) == 1
+    assert len(test.button) == 1
+
+
+def test_what_a_platform_with_calls_may_send_is_not_called_unavailable(store: Store, endpoint: Serving) -> None:
+    """Where one of several sends it, another range may well have it."""
+    put(store, 1)
+    put(store, 2, provider="synthflow")
+    test = drawn()
+
+    assert not [box for box in test.info if "Not available" in box.value]
+
+
+def test_a_tile_names_the_platform_that_does_not_send_it(store: Store, endpoint: Serving) -> None:
+    """Where all calls are of such platforms, though no platform is chosen."""
+    put(store, 1, provider="callsync")
+
+    assert _tiles(drawn())["transferred"]["base"] == "not available from CallSync"
+
+
 def test_words_of_another_name_are_not_put_into_the_agents_mouth() -> None:
     """Who it is may not be known: then the line stands by itself, with its name."""
     said = "Agent: Hello, am I speaking to Hugo Ito?\nHugo Ito: Yes.\nAgent: We have two:\nnine and ten"

@@ -60,11 +60,13 @@ def _prepare(reader: Reader, view: View) -> None:
 def _tiles(reader: Reader, view: View) -> None:
     shown, queries = [], {}
     providers = {row.slice or "" for row in reader.measure("attempts", view.filters, slice_by="provider")}
+    # What a platform does not send is missing whichever filter leads to its calls.
+    of = {"provider": sorted(providers)} if providers else view.filters.only
     for name in TILES:
         metric = reader.metric(name)
         series = reader.measure(name, view.filters, bucket=view.bucket)
         before = reader.measure(name, view.before)
-        told = tile(metric, total(series), total(before), only=view.filters.only, back=view.back)
+        told = tile(metric, total(series), total(before), only=of, back=view.back)
         queries[name] = cards.filled_in(*metric.sql(view.filters))
         shown.append(
             part.TileData(
