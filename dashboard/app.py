@@ -35,6 +35,7 @@ def main() -> None:
     filters.bring_along(page.url_path)
     with live.following(page.url_path):
         try:
+            live.refused()
             page.run()
         except CalltallyError as error:
             _show(error)

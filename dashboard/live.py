@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard import data, filters, part, words
+from dashboard import data, door, filters, part, words
 from dashboard.data import Pulse
 from dashboard.inert import literal
 
@@ -51,6 +52,13 @@ def stand_still() -> None:
     st.session_state["follows"] = False
 
 
+def refused() -> None:
+    """Say on top of the page whose webhooks are refused: its figures would only stand still."""
+    late = door.of_late(datetime.now(UTC))
+    if late.refused:
+        st.warning(door.warning(late, filters.zone()), icon=":material/gpp_maybe:")
+
+
 def heading(title: str, about: str) -> None:
     """Title and one grey line: what is shown, how fresh it is, and what is behind, if anything."""
     fresh = data.freshness()
@@ -58,7 +66,7 @@ def heading(title: str, about: str) -> None:
         title,
         about if fresh.newest else f"{about} · nothing received yet",
         newest_ms=round(fresh.newest.timestamp() * 1000) if fresh.newest else None,
-        behind=_behind(data.pulse()),
+        behind=" · ".join(filter(None, (_behind(data.pulse()), door.unread(door.of_late(datetime.now(UTC)))))),
     )
     if fresh.mistakes:
         st.error(

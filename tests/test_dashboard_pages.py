@@ -11,9 +11,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from structlog.testing import capture_logs
 
-from analytics.store import Batch, CallChange, Position, Store
+from analytics.store import Batch, CallChange, DeliveryRow, Position, Store
 from calls.errors import BrokerUnavailable
-from calls.model import CallKey, DeadLetter, Delivery, Rules, Trust
+from calls.model import CallKey, DeadLetter, Delivery, Rules, Trust, Verdict
 from dashboard import part, words
 from dashboard.pages.call_detail import turns
 from ingest import relay_state
@@ -235,9 +235,9 @@ def test_an_overview_asks_all_its_numbers_at_once(store: Store, endpoint: Servin
     """What is not prepared is asked one by one, each with a scan of its own."""
     full(store)
     test = drawn()
-    # Cut by day, by hour, the period before, variables, left out; criteria; agents; the first call; freshness; two for
-    # the filters.
-    assert len(test.session_state["drawing"].asked) == 11
+    # Cut by day, by hour, the period before, variables, left out; criteria; agents; the first call; freshness; what$
+    # what came to the door; two for the filters.
+    assert len(test.session_state["drawing"].asked) == 12
 
 
 def test_no_choice_is_empty_or_not_a_number(store: Store, endpoint: Serving) -> None:
@@ -354,9 +354,91 @@ def test_a_mistake_of_calltally_is_told_of_until_it_is_mended(store: Store, endp
         assert "calltally dead retry" in said
 
 
-def dead(store: Store, position: int, reason: str) -> None:
+def test_refused_webhooks_of_a_source_are_told_of(store: Store, endpoint: Serving) -> None:
+    """A wrong secret shows on the page and not only in numbers that stand still; the step is a line to type."""
+    full(store)
+    refuse(store, 1, count=25)
+
+    for page in ("overview", "calls"):
+        said = "".join(box.value for box in drawn(page).warning)
+        assert said.startswith("25 webhooks of aisync were refused since")
+        assert "(signature wrong) and none accepted." in said
+        assert "calltally doctor" in said
+
+
+def test_a_refused_webhook_at_a_store_without_calls_is_told_of(store: Store, endpoint: Serving) -> None:
+    """A secret that was wrong from the first webhook on, where the page only says how to begin."""
+    refuse(store, 1, count=3)
+
+    assert "3 webhooks of aisync were refused since" in told(drawn())
+
+
+def test_a_few_strangers_are_no_warning(store: Store, endpoint: Serving) -> None:
+    """One or two requests, a scanner's wrong method, and a few among many that were proved."""
+    refuse(store, 1, count=2)
+    refuse(store, 2, count=90, reason="method_not_allowed", source="callsync")
+    for position in range(3, 31):
+        accept(store, position, source="synthflow")
+    refuse(store, 31, count=3, source="synthflow")
+
+    assert not drawn().warning
+
+
+def test_what_was_refused_before_the_last_proved_webhook_is_told_of_for_an_hour(
+    store: Store, endpoint: Serving
+) -> None:
+    """With two senders of a source one may have the wrong secret; a secret that was put right is old news."""
+    refuse(store, 1, count=25, received_at=NOW - 3 * HOUR, source="callsync")
+    accept(store, 2, received_at=NOW - 2 * HOUR, source="callsync")
+    assert not drawn().warning
+
+    refuse(store, 3, count=4, received_at=NOW - HOUR // 2)
+    accept(store, 4)
+    said = "".join(box.value for box in drawn().warning)
+    assert said.startswith("4 webhooks of aisync were refused since")
+    assert "none accepted" not in said
+
+
+def test_webhooks_that_could_not_be_read_stand_in_the_heading(store: Store, endpoint: Serving) -> None:
+    """With the most frequent reason; those of older days do not."""
+    full(store)
+    dead(store, 1, "no_call_id", received_at=NOW - 25 * HOUR)
+    assert "could not be read" not in told(drawn())
+
+    for position in (2, 3):
+        dead(store, position, "not_json")
+    assert "2 webhooks of the last 24 h could not be read (not json)" in told(drawn())
+
+
+def refuse(
+    store: Store,
+    position: int,
+    *,
+    count: int,
+    reason: str = "signature_wrong",
+    source: str = "aisync",
+    received_at: int = NOW - HOUR // 2,
+) -> None:
+    at_the_door(store, position, Verdict.REFUSED, reason, count, source, received_at)
+
+
+def accept(store: Store, position: int, *, source: str = "aisync", received_at: int = NOW) -> None:
+    at_the_door(store, position, Verdict.ACCEPTED, None, 1, source, received_at)
+
+
+def at_the_door(
+    store: Store, position: int, verdict: Verdict, reason: str | None, count: int, source: str, received_at: int
+) -> None:
+    row = DeliveryRow(
+        id=None, position=position, journal_id="j8", source=source, provider=source, verdict=verdict, reason=reason,
+        trust=None, bytes=100, count=count, received_at=received_at,
+    )  # fmt: skip
+    store.apply(Batch(positions=[Position("journal", "j8", position)], deliveries=[row], applied_at=NOW))
+
+
+def dead(store: Store, position: int, reason: str, *, received_at: int = NOW) -> None:
     lost = Delivery(
-        source="aisync", provider="aisync", org="", body=b"{}", headers={}, received_at=NOW, trust=Trust.B,
+        source="aisync", provider="aisync", org="", body=b"{}", headers={}, received_at=received_at, trust=Trust.B,
         journal_id="j9", position=position,
     )  # fmt: skip
     letter = DeadLetter(reason=reason, detail="Why.", delivery=lost)
