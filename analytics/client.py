@@ -9,6 +9,7 @@ same is allowed and the same limits hold either way.
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from calls.settings import Settings
 
-__all__ = ["Answer", "Client", "Partition", "Readiness", "State", "ask", "open_instead", "query"]
+__all__ = ["Answer", "Client", "Partition", "Readiness", "State", "ask", "open_instead", "query", "why_unreachable"]
 
 _SPARE_S: Final = 5.0
 _CONNECT_S: Final = 2.0
@@ -136,7 +137,7 @@ class Client:
                 "The worker did not answer in time. Ask again, or narrow the query.", code="timeout"
             ) from error
         except httpx.HTTPError as error:
-            raise _unreachable(self._url, str(error)) from error
+            raise _unreachable(self._url, why_unreachable(error)) from error
 
 
 @overload
@@ -215,6 +216,11 @@ def open_instead(settings: Settings, unreachable: QueryError) -> duckdb.DuckDBPy
             f"{error.message} Nothing answers at {settings.sql_url}, though: if the worker is just starting, ask again "
             "in a second; else check CALLTALLY_SQL_URL."
         ) from error
+
+
+def why_unreachable(error: httpx.HTTPError) -> str:
+    """What the system says of a failed connection, without its number."""
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
 def _version(response: httpx.Response) -> int:

@@ -11,6 +11,7 @@ import httpx
 import msgspec
 
 from analytics.access import read_token
+from analytics.client import why_unreachable
 from calls.errors import QueryError, StoreError, StoreLocked
 from cli.output import Told, whole_file
 
@@ -65,7 +66,7 @@ def _asked(settings: Settings, method: str, path: str) -> Iterator[httpx.Respons
         try:
             response = http.send(request, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise _NobodyThere(str(error)) from error
+            raise _NobodyThere(why_unreachable(error)) from error
         try:
             if not response.is_success:
                 raise _refusal(response, settings.sql_url)

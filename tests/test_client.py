@@ -162,6 +162,13 @@ def test_a_client_survives_a_restart_of_the_worker(settings: Settings, store: St
     client.close()
 
 
+def test_a_connection_that_fails_is_told_without_the_number_of_the_error(settings: Settings) -> None:
+    """The address is what to look at; the system's number says nothing to anybody."""
+    with pytest.raises(QueryError) as refused:
+        Client.of(settings).version()
+    assert refused.value.message == f"No worker answers at {settings.sql_url} (Connection refused)."
+
+
 def test_errors_of_the_server_arrive_with_their_code(server: Serving, settings: Settings) -> None:
     """Refused, wrong, unauthorized: the code and sentence that the server sent."""
     client = Client.of(settings)

@@ -296,6 +296,25 @@ def test_figures_stay_while_the_worker_is_away(store: Store, tmp_path: Path, mon
         until(lambda: _attempts(test.run()) == "31")
 
 
+def test_a_query_while_the_worker_is_away_says_what_brings_it_back(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks may not know what a connection is; the answer comes once the worker is back."""
+    full(store)
+    with served(store, tmp_path, monkeypatch):
+        with serving(store) as first:
+            monkeypatch.setenv("CALLTALLY_SQL_URL", first.url)
+            test = drawn("sql")
+            assert not test.error
+        test.query_params["sql"] = "SELECT count(*) AS n FROM calls"
+        (error,) = test.run().error
+        assert error.value.startswith("The worker does not answer")
+        assert "calltally up" in error.value
+        assert "127.0.0.1" not in error.value
+        with serving(store, port=int(first.url.rpartition(":")[2])):
+            until(lambda: not test.run().error)
+
+
 def test_a_worker_that_lags_is_told_of(store: Store, endpoint: Serving) -> None:
     """The number of webhooks that are not counted yet stands in the heading; a rebuild is explained."""
     full(store)

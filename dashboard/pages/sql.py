@@ -27,6 +27,12 @@ RECENT_MOST = 20
 FORMS = ((Form.CSV, "CSV", "text/csv"), (Form.PARQUET, "Parquet", "application/vnd.apache.parquet"))
 
 
+AWAY = (
+    "The worker does not answer, so the query was not run. Under `calltally up` the worker comes back by itself; else "
+    "start it with `calltally worker`. Then run the query again."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A query that was run, and what came of it."""
@@ -37,6 +43,7 @@ class Asked:
     table: pa.Table | None
     truncated: bool
     error: str
+    """As Markdown."""
 
 
 def render() -> None:
@@ -146,13 +153,14 @@ def _ask(query: str) -> Asked:
             answer = data.fresh(query)
     except CalltallyError as error:
         took_ms = -1.0 if error.code in ("unreachable", "busy") else (time.perf_counter() - began) * 1000
-        return Asked(query, at, took_ms, None, False, error.message)
+        said = AWAY if error.code == "unreachable" else literal(error.message)
+        return Asked(query, at, took_ms, None, False, said)
     return Asked(query, at, (time.perf_counter() - began) * 1000, answer.table, answer.truncated, "")
 
 
 def _show(asked: Asked) -> None:
     if asked.table is None:
-        st.error(literal(asked.error), icon=":material/error:")
+        st.error(asked.error, icon=":material/error:")
         return
     if asked.truncated:
         st.warning(
