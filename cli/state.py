@@ -167,13 +167,24 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, str]]:
     elif store.calls is None:
         yield "store", "none here; the worker has it, or makes it when it starts"
     else:
-        yield "store", f"{_behind(status)}, {store.calls:,} calls, {store.events:,} events{_bytes(store.bytes)}"
+        yield "store", f"{how_far(status)}, {store.calls:,} calls, {store.events:,} events{_bytes(store.bytes)}"
     if store.dead_letters:
         ours = f", {store.mistakes:,} of them by a mistake of Calltally" if store.mistakes else ""
         yield "not readable", f"{store.dead_letters:,} deliveries{ours}; see `calltally dead list`"
     held = sum(sender.quarantined or 0 for sender in status.sources)
     if held:
         yield "quarantine", f"{held:,} deliveries that were not proved; see `calltally quarantine list`"
+
+
+def how_far(status: Status) -> str:
+    """How far the store is, or why that cannot be told."""
+    if status.lag is not None:
+        return f"{status.lag:,} records behind" if status.lag else "up to date"
+    reasons = {
+        State.READY: ": its positions are not those of the journal that lies here",
+        State.UNREADY: " until the worker is ready",
+    }
+    return f"how far behind cannot be told{reasons.get(status.worker.state, ' while the worker is away')}"
 
 
 def source_rows(status: Status, now: datetime) -> list[dict[str, object]]:
@@ -321,16 +332,6 @@ def _partitions(partitions: Sequence[Partition]) -> str:
         return f"nothing waits in {len(partitions)} partitions"
     each = ", ".join(f"{one.lag:,} in {one.topic} {one.partition}" for one in behind)
     return f"{sum(one.lag for one in behind):,} records wait for the worker: {each}"
-
-
-def _behind(status: Status) -> str:
-    if status.lag is not None:
-        return f"{status.lag:,} records behind" if status.lag else "up to date"
-    reasons = {
-        State.READY: ": its positions are not those of the journal that lies here",
-        State.UNREADY: " until the worker is ready",
-    }
-    return f"how far behind cannot be told{reasons.get(status.worker.state, ' while the worker is away')}"
 
 
 def _size(path: Path) -> int | None:

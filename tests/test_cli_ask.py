@@ -219,7 +219,9 @@ def test_status_beside_another_journal_does_not_call_a_worker_that_runs_away(tmp
     with closing(command.store_of(tmp_path)) as store, serving(store, state=state) as worker:
         environ = {"CALLTALLY_SQL_URL": worker.url, "CALLTALLY_SQL_TOKEN": TOKEN}
         done = run(tmp_path, "status", environ=environ)
+        examined = run(tmp_path, "doctor", environ=environ).stdout.decode()
 
+    assert "The store opens; how far behind cannot be told until the worker is ready." in examined
     assert "how far behind cannot be told until the worker is ready, 4 calls" in told(done, 1)
     assert "It was filled from another journal." in done.stderr.decode()
 

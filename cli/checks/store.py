@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from calls.errors import QueryError
 from cli.check import Finding, Level, Patient
 from cli.probe import State
-from cli.state import look
+from cli.state import how_far, look
 
 LAG_WARN = 1_000
 
@@ -37,7 +37,7 @@ def check(patient: Patient) -> Iterator[Finding]:
         yield Finding(Level.WRONG, store.error or "The store could be asked a moment ago, and cannot any more.")
         return
     if lag is None:
-        yield Finding(Level.NOTE, "How far the store is behind the journal cannot be told: another stream fills it.")
+        yield Finding(Level.NOTE, f"The store opens; {how_far(state)}.")
     elif lag > LAG_WARN and patient.worker.state is not State.ABSENT:
         yield Finding(
             Level.WARNING, f"The store is {lag:,} records behind the journal.", "Wait, or see the worker's log for why."
