@@ -35,6 +35,7 @@ __all__ = ["Answer", "Client", "Partition", "Readiness", "State", "ask", "open_i
 
 _SPARE_S: Final = 5.0
 _CONNECT_S: Final = 2.0
+_PATIENCE_S: Final = 3.0
 
 
 class State(NamedTuple):
@@ -67,8 +68,10 @@ class Readiness(msgspec.Struct, frozen=True):
 class Client:
     """One kept connection to a worker's SQL endpoint; any thread may use it."""
 
-    def __init__(self, url: str, token: str, timeout: float = 20.0) -> None:
+    def __init__(self, url: str, token: str, timeout: float = 20.0, patience: float = _PATIENCE_S) -> None:
+        """`timeout` is for a query; `patience` for how the worker is, which costs it nothing to say."""
         self._url = url
+        self._patience = httpx.Timeout(patience, connect=_CONNECT_S)
         self._http = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
@@ -100,12 +103,12 @@ class Client:
 
     def state(self) -> State:
         """The store's version and how far it is behind; costs no query. Raises QueryError."""
-        response = self._send("GET", "/version")
+        response = self._send("GET", "/version", timeout=self._patience)
         return State(_version(response), _number(response, LAG_HEADER))
 
     def readiness(self) -> Readiness:
         """Whether the worker keeps up. Raises QueryError where it does not answer."""
-        response = self._answer("GET", "/readyz")
+        response = self._answer("GET", "/readyz", timeout=self._patience)
         if response.status_code not in (200, 503):
             raise _refusal(response, self._url)
         try:
@@ -116,14 +119,18 @@ class Client:
     def close(self) -> None:
         self._closing()
 
-    def _send(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
-        response = self._answer(method, path, body)
+    def _send(
+        self, method: str, path: str, body: bytes | None = None, *, timeout: httpx.Timeout | None = None
+    ) -> httpx.Response:
+        response = self._answer(method, path, body, timeout=timeout)
         if response.is_success:
             return response
         raise _refusal(response, self._url)
 
-    def _answer(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
-        request = self._http.build_request(method, path, content=body)
+    def _answer(
+        self, method: str, path: str, body: bytes | None = None, *, timeout: httpx.Timeout | None = None
+    ) -> httpx.Response:
+        request = self._http.build_request(method, path, content=body, timeout=timeout or self._http.timeout)
         try:
             try:
                 return self._http.send(request)
@@ -133,6 +140,8 @@ class Client:
         except httpx.TimeoutException as error:
             if isinstance(error, httpx.ConnectTimeout):
                 raise _unreachable(self._url, "it takes no connection") from error
+            if timeout is not None:
+                raise _unreachable(self._url, "it takes connections and says nothing") from error
             raise QueryError(
                 "The worker did not answer in time. Ask again, or narrow the query.", code="timeout"
             ) from error

@@ -204,6 +204,17 @@ def test_an_answer_that_does_not_come_is_a_timeout() -> None:
         client.close()
 
 
+def test_a_worker_that_says_nothing_of_itself_is_away() -> None:
+    """A frozen process still takes connections: one waits for it a few seconds, not as long as for a query."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}", TOKEN, timeout=3600, patience=0.2)
+        for asked in (client.state, client.readiness):
+            with pytest.raises(QueryError, match="says nothing") as away:
+                asked()
+            assert away.value.code == "unreachable"
+        client.close()
+
+
 def test_asking_a_worker_needs_no_duckdb_of_ones_own() -> None:
     """The client costs a process that only asks neither DuckDB nor pandas."""
     look = "import sys, analytics.client; print(sorted({'duckdb', 'pandas'} & set(sys.modules)))"
