@@ -89,7 +89,9 @@ def without(metric: Metric, providers: Collection[str]) -> str:
 def _not_available(metric: Metric, providers: Sequence[str]) -> str | None:
     silent = metric.not_available_from()
     if providers and silent.issuperset(providers):
-        return f"not available from {' and '.join(titles()[provider] for provider in providers)}"
+        # More names than one do not fit; `without` tells all of them.
+        one = titles()[providers[0]] if len(providers) == 1 else f"{len(providers)} platforms"
+        return f"not available from {one}"
     return None
 
 

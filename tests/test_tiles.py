@@ -111,6 +111,12 @@ def test_a_platform_that_does_not_send_it_is_named() -> None:
     assert both.base == "nothing to measure"
 
 
+def test_several_platforms_that_do_not_send_it_are_counted() -> None:
+    """Their names would not fit into a tile; the passport has them."""
+    silent = {"provider": ("callsync", "synthflow")}
+    assert tile(METRICS["booked"], NOTHING, NOTHING, only=silent).base == "not available from 2 platforms"
+
+
 def test_attempts_stand_beside_those_before() -> None:
     """Their base is the number they are compared with."""
     assert tile(METRICS["attempts"], count(50), count(1200), back="a week before").base == f"a week before: 1{THIN}200"
