@@ -1,8 +1,9 @@
 """What came to the door of late and is in no number: webhooks that were refused, and those that could not be read.
 
-A source is told of only where a wrong secret or a clock is likely behind it, and not for every stranger who knocks: of
-its last hour, or of the time since its last proved delivery where that is longer ago, at least `FEW` requests were
-refused, and they are `SHARE` of all or more. A delivery that was proved and could not be read is told of in any case.
+A source is told of only where a wrong secret or a clock is likely behind it, and not for every stranger who knocks: in
+its last hour, or since its last proved delivery where that is longer ago, at least `FEW` requests were refused, they
+are `SHARE` of all or more, and fewer were proved after them: with the secret put right, what was kept is accepted. A
+delivery that was proved and could not be read is told of in any case.
 """
 
 from __future__ import annotations
@@ -31,16 +32,20 @@ class Refused:
     source: str
     requests: int
     proved: int
-    """How many were not refused in the last hour."""
+    """How many were proved in the last hour."""
+    after: int
+    """How many were proved after the last refusal."""
     since: datetime
     accepted: bool
-    """Whether any was since then."""
+    """Whether any was proved since then."""
     reason: str
     """Of the newest one, as a code."""
 
     @property
     def matters(self) -> bool:
-        return self.requests >= FEW and self.requests >= SHARE * (self.requests + self.proved)
+        """Whether it is worth a word."""
+        many = self.requests >= FEW and self.requests >= SHARE * (self.requests + self.proved)
+        return many and self.after < self.requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,8 @@ def of_late(now: datetime) -> Door:
             unread.append((requests, reason))
         else:
             since = cast(datetime, row["since"]).replace(tzinfo=UTC)
-            source, proved = str(row["source"]), int(str(row["proved"]))
-            refused.append(Refused(source, requests, proved, since, bool(row["accepted"]), reason))
+            proved, after = int(str(row["proved"])), int(str(row["after"]))
+            refused.append(Refused(str(row["source"]), requests, proved, after, since, bool(row["accepted"]), reason))
     told = sorted((one for one in refused if one.matters), key=lambda one: (-one.requests, one.source))
     return Door(told, sum(number for number, _ in unread), max(unread, default=(0, ""))[1])
 
@@ -78,8 +83,12 @@ def warning(door: Door, zone: str) -> str:
         said.append(f"{words.counted(rest, 'more source', 'more sources')} likewise.")
     checked = "its secret" if len(door.refused) == 1 else "their secrets"
     signed = all(one.reason.startswith("signature_") for one in door.refused)
-    step = f"Check {checked} with `calltally doctor`" if signed else "`calltally doctor` says why"
-    return f"{' '.join(said)} Their calls are in no number. {step}; `calltally quarantine list` shows what is kept."
+    step = (
+        f"Check {checked} with `calltally doctor`: what is kept of them counts once that is right."
+        if signed
+        else "`calltally doctor` says why, `calltally quarantine list` what is kept."
+    )
+    return f"{' '.join(said)} Their calls are in no number. {step}"
 
 
 def unread(door: Door) -> str:
@@ -105,26 +114,28 @@ def _plain(reason: str) -> str:
 _OF_STRANGERS = ("malformed_http", "method_not_allowed", "target_too_long", "upgrade_refused")
 """Reasons of requests that are no webhook."""
 _BACK = {"day": timedelta(hours=24), "hour": timedelta(hours=1)}
-# What was proved is counted only where something was refused, which is seldom: the day of a busy source is long.
+# What was proved is counted only where something was refused, which is seldom: the day of a busy source is long. What
+# is accepted out of quarantine keeps its time, so what came after what is told by when it was applied.
 _OF_LATE = f"""
 WITH refused AS (
-    SELECT source, reason, "count", received_at FROM deliveries
+    SELECT source, reason, "count", received_at, applied_at FROM deliveries
     WHERE received_at >= $day::TIMESTAMP AND verdict = 'refused' AND source <> ''
         AND reason NOT IN {_OF_STRANGERS}
 ), proved AS (
-    SELECT source, max(received_at) AS newest, count(*) FILTER (received_at >= $hour::TIMESTAMP) AS lately
-    FROM deliveries
+    SELECT source, max(applied_at) AS newest, count(*) FILTER (received_at >= $hour::TIMESTAMP) AS lately,
+        count(*) FILTER (applied_at > last_refused) AS after
+    FROM deliveries JOIN (SELECT source, max(applied_at) AS last_refused FROM refused GROUP BY source) USING (source)
     WHERE received_at >= $day::TIMESTAMP AND verdict IN ('accepted', 'repeated')
-        AND source IN (SELECT source FROM refused)
     GROUP BY source
 )
-SELECT source, sum("count")::BIGINT AS requests, any_value(coalesce(lately, 0)) AS proved, min(received_at) AS since,
-    coalesce(any_value(newest) > min(received_at), false) AS accepted, arg_max(reason, received_at) AS reason
+SELECT source, sum("count")::BIGINT AS requests, any_value(coalesce(lately, 0)) AS proved,
+    any_value(coalesce(after, 0)) AS after, min(received_at) AS since,
+    coalesce(any_value(newest) > min(applied_at), false) AS accepted, arg_max(reason, received_at) AS reason
 FROM refused LEFT JOIN proved USING (source)
-WHERE received_at > least(coalesce(newest, $day::TIMESTAMP), $hour::TIMESTAMP)
+WHERE received_at >= $hour::TIMESTAMP OR newest IS NULL OR applied_at > newest
 GROUP BY source
 UNION ALL
-SELECT NULL, count(*), 0, NULL, NULL, reason FROM dead_letters
+SELECT NULL, count(*), 0, 0, NULL, NULL, reason FROM dead_letters
 WHERE received_at >= $day::TIMESTAMP AND reason NOT IN {tuple(sorted(MISTAKES))}
 GROUP BY reason
 """

@@ -418,6 +418,16 @@ def test_what_was_refused_before_the_last_proved_webhook_is_told_of_for_an_hour(
     assert "none accepted" not in said
 
 
+def test_a_secret_that_was_put_right_is_no_warning(store: Store, endpoint: Serving) -> None:
+    """What was refused is accepted out of quarantine, with its own time."""
+    refuse(store, 1, count=5)
+    assert drawn().warning
+
+    for position in range(2, 7):
+        accept(store, position, received_at=NOW - HOUR // 2)
+    assert not drawn().warning
+
+
 def test_webhooks_that_could_not_be_read_stand_in_the_heading(store: Store, endpoint: Serving) -> None:
     """With the most frequent reason; those of older days do not."""
     full(store)
@@ -452,7 +462,7 @@ def at_the_door(
         id=None, position=position, journal_id="j8", source=source, provider=source, verdict=verdict, reason=reason,
         trust=None, bytes=100, count=count, received_at=received_at,
     )  # fmt: skip
-    store.apply(Batch(positions=[Position("journal", "j8", position)], deliveries=[row], applied_at=NOW))
+    store.apply(Batch(positions=[Position("journal", "j8", position)], deliveries=[row], applied_at=NOW + position))
 
 
 def dead(store: Store, position: int, reason: str, *, received_at: int = NOW) -> None:

@@ -146,7 +146,8 @@ def test_a_page_of_an_empty_store_explains_itself(tab: Watched, empty_site: Site
     empty_site.call()
 
     shows(page, "attempts", 1)
-    expect(tile(page, "connected").locator(".figure")).to_have_text("1 of 1")
+    expect(tile(page, "transferred").locator(".figure")).to_have_text("0 of 1")
+    expect(tile(page, "connected").locator(".base")).to_have_text("not available from InboundFlow")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
