@@ -27,9 +27,13 @@ _BETWEEN = "{column} >= make_timestamp($start) AND {column} < make_timestamp($en
 
 
 class Extract:
-    """One consistent state of all public tables. Raises StoreLocked, StoreDamaged, StoreMismatch."""
+    """One consistent state of all public tables. Raises StoreLocked, StoreDamaged, StoreMismatch.
+
+    Once narrowed to some orgs it has only the tables that tell whose a row is, and of those only the rows of theirs.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._only: tuple[str, ...] = ()
         self._connection = open_read_only(path)
         self._connection.execute("BEGIN TRANSACTION READ ONLY")
         self._columns: dict[str, list[str]] = {}
@@ -40,6 +44,16 @@ class Extract:
     @property
     def tables(self) -> list[str]:
         return sorted(self._columns)
+
+    @property
+    def orgs(self) -> list[str]:
+        """Those that have calls."""
+        return [str(org) for (org,) in self._connection.execute("SELECT DISTINCT org FROM calls").fetchall()]
+
+    def narrow(self, orgs: tuple[str, ...]) -> None:
+        """Hold from now on what belongs to these orgs, and nothing else."""
+        self._only = orgs
+        self._columns = {table: columns for table, columns in self._columns.items() if "org" in columns}
 
     def count(self, table: str, within: Range | None) -> int:
         """How many rows the table has; within a range: those of it, or of calls that count in it."""
@@ -54,7 +68,8 @@ class Extract:
         self._connection.close()
 
     def _run(self, text: str, within: Range | None) -> duckdb.DuckDBPyRelation:
-        told = {name: value for name, value in zip(("start", "end"), within or (), strict=False) if f"${name}" in text}
+        offered = {**dict(zip(("start", "end"), within or (), strict=False)), "orgs": list(self._only)}
+        told = {name: value for name, value in offered.items() if f"${name}" in text}
         try:
             return self._connection.sql(text, params=told or None)
         except duckdb.Error as error:
@@ -63,8 +78,12 @@ class Extract:
     def _text(self, table: str, within: Range | None) -> str:
         if table not in self._columns:
             raise StoreError(f"There is no table '{table}'. There are: {', '.join(self.tables)}.", code="no_table")
-        condition = None if within is None else self._condition(self._columns[table])
-        return f"SELECT * FROM {table} AS kept" + (f" WHERE {condition}" if condition else "")
+        conditions = [
+            None if within is None else self._condition(self._columns[table]),
+            "list_contains($orgs, org)" if self._only else None,
+        ]
+        where = " AND ".join(filter(None, conditions))
+        return f"SELECT * FROM {table} AS kept" + (f" WHERE {where}" if where else "")
 
     def _condition(self, columns: list[str]) -> str | None:
         for column in ("counted_at", "bucket_start"):

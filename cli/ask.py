@@ -14,6 +14,8 @@ import typer
 from calls import settings as all_settings
 from calls.errors import CalltallyError
 from cli import panels
+from cli.asking import asking
+from cli.narrowed import Agent, Asked, Org, Provider, only
 from cli.output import Format, put, say, show, show_table
 from cli.period import From, To, Zone
 
@@ -148,8 +150,9 @@ def metrics(
     bucket: Annotated[str, typer.Option(help="15 minutes, hour, day, week, month, or all for one value.")] = "all",
     by: Annotated[str | None, typer.Option(help="A value for each of this column: provider, agent_id, ...")] = None,
     partial: Annotated[Partly, typer.Option(help="How a partly met aim counts: not, half, or as met.")] = Partly.STRICT,
-    provider: Annotated[list[str] | None, typer.Option(help="Only this platform; may be repeated.")] = None,
-    agent: Annotated[list[str] | None, typer.Option(help="Only the agent of this id; may be repeated.")] = None,
+    provider: Provider = None,
+    agent: Agent = None,
+    org: Org = None,
     form: Annotated[MetricsFormat, typer.Option("--format", help="How to print.")] = MetricsFormat.TABLE,
 ) -> None:
     """The dictionary of metrics, or the values of one. A share comes with its n and its 95 % interval (low, high).
@@ -165,10 +168,8 @@ def metrics(
         return
     if name not in known:
         raise typer.BadParameter(_unknown(name, known), param_hint="NAME")
-    only = {"provider": tuple(provider or ()), "agent_id": tuple(agent or ())}
-    chosen = {column: values for column, values in only.items() if values}
     span = (start, end, zone)
-    _print(_values(settings, known[name], span, bucket, by, partial, chosen), form)
+    _print(_values(settings, known[name], span, bucket, by, partial, Asked(provider, agent, org)), form)
 
 
 def _text(query: str) -> str:
@@ -226,18 +227,18 @@ def _values(
     bucket: str,
     by: str | None,
     partial: Partly,
-    only: Mapping[str, tuple[str, ...]],
+    asked: Asked,
 ) -> list[dict[str, object]]:
-    from analytics.client import ask
     from analytics.metric import Kind, Partial, interval
     from cli.period import view
 
     start, end, zone = span
-    filters = view(start, end, zone=zone, only=only, now=datetime.now(UTC)).filters
-    text, params = metric.sql(filters, bucket=bucket, slice_by=by, partial=Partial(partial))
-    answer = ask(f'{text}\nORDER BY bucket, "slice"', params, settings=settings)
+    with asking(settings) as ask:
+        filters = view(start, end, zone=zone, only=only(ask, asked), now=datetime.now(UTC)).filters
+        text, params = metric.sql(filters, bucket=bucket, slice_by=by, partial=Partial(partial))
+        answer = ask(f'{text}\nORDER BY bucket, "slice"', params)
     rows = []
-    for row in answer.table.to_pylist():
+    for row in answer.to_pylist():
         at = row["bucket"]
         told = {"bucket": at.isoformat() if at is not None else None, **{key: row[key] for key in list(row)[1:]}}
         if metric.kind is Kind.SHARE:

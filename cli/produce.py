@@ -18,6 +18,7 @@ from calls import settings as all_settings
 from calls.errors import CalltallyError, StoreLocked
 from cli import panels
 from cli.asking import asking
+from cli.narrowed import Agent, Asked, Org, Provider, agent_names, clients, only
 from cli.output import progress, put, say, whole_file
 from cli.period import From, To, Zone
 
@@ -57,8 +58,9 @@ def report(
     start: From = "7d",
     end: To = "now",
     zone: Zone = "UTC",
-    provider: Annotated[list[str] | None, typer.Option(help="Only this platform; may be repeated.")] = None,
-    agent: Annotated[list[str] | None, typer.Option(help="Only this agent, by id or name; may be repeated.")] = None,
+    provider: Provider = None,
+    agent: Agent = None,
+    org: Org = None,
     title: Annotated[str, typer.Option(help="Heading of the report.")] = "Call outcomes",
     form: Annotated[
         ReportFormat | None, typer.Option("--format", help="Default: what the ending of -o says, else html.")
@@ -83,9 +85,8 @@ def report(
     metrics = catalogue(settings.data_dir / "metrics")
     with asking(settings) as ask:
         reader = StoreReader(ask, metrics)
-        names = _agent_names(reader)
-        only = {"provider": tuple(provider or ()), "agent_id": tuple(_agent_ids(agent or [], names))}
-        view = view_of(start, end, zone=zone, only={key: values for key, values in only.items() if values}, now=now)
+        names = agent_names(ask)
+        view = view_of(start, end, zone=zone, only=only(ask, Asked(provider, agent, org)), now=now)
         content = _report(chosen, reader, view, title=title, names=names, now=now, settings=settings)
     path = output or Path(f"calltally-{_days(view)}.{chosen}")
     if chosen in (ReportFormat.XLSX, ReportFormat.PARQUET):
@@ -103,6 +104,7 @@ def export(
     start: Annotated[str | None, typer.Option("--from", help="Only calls from then on: 2026-11-01, 30d, ...")] = None,
     end: Annotated[str | None, typer.Option("--to", help="Only calls until then; a day is included.")] = None,
     zone: Zone = "UTC",
+    org: Org = None,
     form: Annotated[
         ExportFormat | None, typer.Option("--format", help="Default: what the ending of -o says, else csv.")
     ] = None,
@@ -113,7 +115,8 @@ def export(
 ) -> None:
     """Write whole tables, all of the same moment, whatever their size.
 
-    With --from or --to, the other tables keep what belongs to the calls of that range. In CSV, text that a spreadsheet
+    With --from or --to, the other tables keep what belongs to the calls of that range. With --org, only tables that
+    tell clients apart are written, so that a client gets nothing of another one. In CSV, text that a spreadsheet
     would compute (such as a phone number with +) gets an apostrophe in front; parquet and json carry it as it is.
 
     Example: calltally export --table all --format parquet --from 30d -o november/
@@ -125,7 +128,9 @@ def export(
     within = range_of(start, end, zone=zone, now=datetime.now(UTC))
     chosen = Form(form or _by_ending(output, ExportFormat) or ExportFormat.CSV)
     with _extract(settings) as extract:
-        tables = _tables(table or ["calls"], extract)
+        if org:
+            extract.narrow(clients(extract.orgs, org))
+        tables = _tables(table or ["calls"], extract, of_client=bool(org))
         if len(tables) == 1 and (output is None or str(output) == "-"):
             if chosen in (Form.XLSX, Form.PARQUET):
                 _refuse_terminal(Path("-"))
@@ -184,17 +189,6 @@ def _report(
     return workbook({title: table}) if form is ReportFormat.XLSX else to_bytes(table, Form(form), title=title)
 
 
-def _agent_names(reader: StoreReader) -> dict[str, str]:
-    rows = reader.ask("SELECT agent_id, max(agent_name) AS name FROM calls WHERE agent_name IS NOT NULL GROUP BY ALL")
-    return {str(row["agent_id"]): str(row["name"]) for row in rows if row["agent_id"]}
-
-
-def _agent_ids(given: list[str], names: Mapping[str, str]) -> Iterator[str]:
-    for text in given:
-        matching = [agent for agent, name in names.items() if name.casefold() == text.casefold()]
-        yield from matching if matching and text not in names else [text]
-
-
 def _days(view: View) -> str:
     from zoneinfo import ZoneInfo
 
@@ -235,13 +229,14 @@ def _extract(settings: Settings) -> Iterator[Extract]:
         extract.close()
 
 
-def _tables(asked: list[str], extract: Extract) -> list[str]:
+def _tables(asked: list[str], extract: Extract, *, of_client: bool) -> list[str]:
     known = extract.tables
     wanted = known if "all" in asked else list(dict.fromkeys(asked))
     for name in wanted:
         if name not in known:
+            what = "table that tells clients apart by the name" if of_client else "table"
             raise typer.BadParameter(
-                f"There is no table '{name}'. There are: {', '.join(known)}.", param_hint="--table"
+                f"There is no {what} '{name}'. There are: {', '.join(known)}.", param_hint="--table"
             )
     return wanted
 

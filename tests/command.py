@@ -18,6 +18,7 @@ from random import Random
 from typing import cast
 
 import httpx
+import msgspec
 
 from analytics.store import Store
 from calls.journal import Append, Journal, NewDelivery, NewNotice
@@ -92,6 +93,13 @@ def stock(folder: Path, calls: int = 40, *, more: Sequence[NewDelivery | NewNoti
     """A data folder with that many calls in journal and store."""
     settings_file(folder)
     journal(folder, [*deliveries(calls), *more])
+    rebuild(folder / "data" / "journal.sqlite", folder / "data" / "store.duckdb", Rules())
+
+
+def stock_of_clients(folder: Path, orgs: Mapping[str, str], calls: int = 24) -> None:
+    """A data folder with that many calls; each source's are those of a client of its own, its org."""
+    settings_file(folder)
+    journal(folder, [msgspec.structs.replace(one, org=orgs.get(one.source, "")) for one in deliveries(calls)])
     rebuild(folder / "data" / "journal.sqlite", folder / "data" / "store.duckdb", Rules())
 
 

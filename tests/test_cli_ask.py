@@ -262,9 +262,23 @@ def test_a_share_comes_with_its_n_and_interval(folder: Path) -> None:
         assert float(str(one["low"])) < float(str(one["value"])) <= float(str(one["high"]))
 
 
+def test_a_metric_can_be_asked_of_one_client(tmp_path: Path) -> None:
+    """And of an agent by the name that people know, as in a report."""
+    command.stock_of_clients(tmp_path, {"aisync": "acme", "callsync": "beta"}, 24)
+    day = ["--from", "2026-11-18", "--to", "2026-11-18", "--format", "json"]
+
+    assert rows(run(tmp_path, "metrics", "attempts", "--org", "acme", *day))[0]["value"] == 6
+    assert rows(run(tmp_path, "metrics", "attempts", "--agent", "nova", *day)) == rows(
+        run(tmp_path, "metrics", "attempts", "--agent", "agent_Nova", *day)
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["connected", "--agent", "Nobody"], "no call of an agent 'Nobody'"),
+        (["connected", "--provider", "nope"], "no call of a platform 'nope'"),
+        (["connected", "--org", "nope"], "no call of a client 'nope'"),
         (["conected"], "Did you mean 'connected'?"),
         (["connected", "--by", "shoe_size"], "shoe_size"),
         (["connected", "--bucket", "fortnight"], "fortnight"),

@@ -25,6 +25,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve calls of each of two clients."""
+    made = tmp_path_factory.mktemp("clients")
+    orgs = {"synthflow": "acme", "inboundflow": "acme", "aisync": "beta", "callsync": "beta"}
+    command.stock_of_clients(made, orgs, 24)
+    return made
+
+
 def test_a_report_is_one_page_that_needs_nothing_from_outside(folder: Path, tmp_path: Path) -> None:
     """Charts are inside; no address is loaded; the heading is the one given, and inert."""
     path = tmp_path / "report.html"
@@ -43,6 +52,42 @@ def test_a_report_as_rows_has_the_numbers_of_sql(folder: Path) -> None:
     (attempts,) = [one for one in found if one["metric"] == "attempts" and one["period"] == "range"]
 
     assert float(attempts["value"]) == 60
+
+
+def test_a_report_of_one_client_holds_its_calls_only(clients: Path) -> None:
+    """Two clients on one installation; what is sent to one of them has nothing of the other."""
+    found = list(
+        csv.DictReader(io.StringIO(told(run(clients, "report", *DAY, "--org", "acme", "--format", "csv", "-o", "-"))))
+    )
+    (attempts,) = [one for one in found if one["metric"] == "attempts" and one["period"] == "range"]
+
+    assert float(attempts["value"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--agent", "Nowa"], "no call of an agent 'Nowa'. There are: Nova (agent_Nova), Pax (agent_Pax), "),
+        (["--provider", "calsync"], "no call of a platform 'calsync'. There are: callsync, aisync"),
+        (["--org", "acne"], "no call of a client 'acne'. There are: acme, beta."),
+    ],
+)
+def test_a_report_of_a_misspelt_name_is_refused(clients: Path, words: list[str], said: str) -> None:
+    """A confident report of zeros would be sent on; the names that there are stand in the error, most alike first."""
+    done = run(clients, "report", *DAY, *words, "-o", "-")
+
+    assert told(done, 2) == ""
+    assert said in " ".join(done.stderr.decode().replace("│", " ").split())
+
+
+def test_a_report_of_an_agent_without_calls_in_the_range_is_made(clients: Path) -> None:
+    """The agent is known, so nothing is misspelt: that it had no calls may be the news."""
+    day = ["--from", "2026-11-01", "--to", "2026-11-01"]
+    found = list(
+        csv.DictReader(io.StringIO(told(run(clients, "report", *day, "--agent", "nova", "--format", "csv", "-o", "-"))))
+    )
+
+    assert {one["value"] for one in found if one["metric"] == "attempts"} == {""}
 
 
 def test_a_report_names_its_file_after_the_range(folder: Path) -> None:
@@ -103,6 +148,17 @@ def test_an_export_of_a_range_holds_its_calls_and_what_belongs_to_them(folder: P
     assert len(json.loads((tmp_path / "positions.json").read_text())) == 1
 
 
+def test_an_export_of_one_client_has_nothing_of_another(clients: Path, tmp_path: Path) -> None:
+    """Tables that do not tell clients apart are left out rather than given to the wrong one."""
+    told(run(clients, "export", "--table", "all", "--org", "beta", "--format", "json", "-o", str(tmp_path)))
+    tables = {path.stem: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+
+    assert len(tables["calls"]) == 12
+    assert tables["call_events"]
+    assert {row["org"] for rows in tables.values() for row in rows} == {"beta"}
+    assert "deliveries" not in tables
+
+
 def test_an_export_in_many_batches_is_one_table(folder: Path) -> None:
     """One line of names, one array, whatever the number of batches."""
     from analytics import extract
@@ -129,6 +185,7 @@ def test_an_export_in_many_batches_is_one_table(folder: Path) -> None:
         (["--table", "shoes"], 2, "There is no table 'shoes'"),
         (["--table", "all"], 2, "need a folder"),
         (["--from", "never"], 2, "is no time"),
+        (["--org", "acme"], 2, "no call of a client 'acme'. There are: org_haas, "),
         (["--table", "calls", "-o", "/proc/none/calls.csv"], 1, "cannot be written"),
         (["--table", "all", "-o", "/proc/none"], 1, "cannot be made"),
     ],
