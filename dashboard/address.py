@@ -1,6 +1,7 @@
 """What the address bar holds: the one place where a page's state lives, so reload, Back and a shared link all work.
 
-A value that is not among those offered is dropped from the address, and the first choice is never written into it.
+A value that is not among those offered is dropped from the address, and so is the first choice, unless it is the
+viewer's own: then another viewer of the same address would have another one.
 """
 
 from __future__ import annotations
@@ -41,10 +42,13 @@ def link(place: str, **values: str) -> str:
     return f"{place}?{urlencode({key: value for key, value in values.items() if value})}"
 
 
-def one_of(name: str, options: Sequence[str], first: str) -> str:
-    """The value of that name if it is offered; else the first choice, and the address forgets the other."""
+def one_of(name: str, options: Sequence[str], first: str, *, own: bool = False) -> str:
+    """The value of that name if it is offered; else the first choice, and the address forgets the other.
+
+    `own`: the first choice differs from viewer to viewer, so the address may hold it.
+    """
     given = read(name)
-    if given in options and given != first:
+    if given in options and (own or given != first):
         return given
     if name in st.query_params:
         write(**{name: ""})
@@ -59,12 +63,13 @@ def choose(
     first: str = "",
     show: Callable[[str], str],
     width: int | None = None,
+    own: bool = False,
 ) -> str:
-    """A drop-down list that shows and changes the value of that name."""
-    value = one_of(name, options, first)
+    """A drop-down list that shows and changes the value of that name; `own` as of `one_of`."""
+    value = one_of(name, options, first, own=own)
     st.selectbox(
         label, options, index=list(options).index(value), key=_in_step(name, value), format_func=show,
-        on_change=_chosen, args=(name, first), width=width or "stretch",
+        on_change=_chosen, args=(name, "" if own else first), width=width or "stretch",
     )  # fmt: skip
     return value
 

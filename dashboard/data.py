@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -320,7 +320,7 @@ def _way(partitions: Sequence[Partition]) -> Way | None:
 
 
 def _choices_now() -> Choices:
-    rows = ask("SELECT DISTINCT provider, direction, agent_id FROM rollup_calls")
+    rows = ask("SELECT DISTINCT provider, org, direction, agent_id FROM rollup_calls")
     named = ask(
         "SELECT agent_id, arg_max(agent_name, last_received_at) AS name FROM calls "
         "WHERE agent_id IS NOT NULL AND agent_name <> '' GROUP BY agent_id"
@@ -332,10 +332,19 @@ def _choices_now() -> Choices:
 
     agents = {agent: names.get(agent, agent) for agent in there("agent_id")}
     return Choices(
+        orgs=_clients({(str(row["org"]), str(row["provider"])) for row in rows}),
         providers=sorted(there("provider")),
         agents=dict(sorted(agents.items(), key=lambda item: (item[1].casefold(), item[0]))),
         directions=sorted(there("direction")),
     )
+
+
+def _clients(pairs: Set[tuple[str, str]]) -> list[str]:
+    """The named orgs of these pairs of org and provider; none where they are one, or where platforms tell as much."""
+    orgs, named = {org for org, _ in pairs}, {pair for pair in pairs if pair[0]}
+    one_a_platform = len(pairs) == len({provider for _, provider in pairs})
+    one_an_org = len(named) == len({org for org, _ in named})
+    return [] if len(orgs) < 2 or (one_a_platform and one_an_org) else sorted(orgs - {""})
 
 
 def _one_form(params: Mapping[str, Parameter]) -> str:

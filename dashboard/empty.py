@@ -7,6 +7,7 @@ from collections.abc import Collection
 import streamlit as st
 
 from dashboard import address, data, words
+from dashboard.filters import CHOSEN
 from dashboard.inert import literal
 from dashboard.view import RANGES, View
 
@@ -70,7 +71,7 @@ def _silent(providers: Collection[str], column: str) -> list[str]:
 
 
 def _clear(also: tuple[str, ...]) -> None:
-    address.write(**dict.fromkeys(("provider", "agent", "direction", address.PAGE, *also), ""))
+    address.write(**dict.fromkeys((*CHOSEN, address.PAGE, *also), ""))
 
 
 def _longer() -> None:

@@ -67,6 +67,7 @@ def heading(title: str, about: str) -> None:
         about if fresh.newest else f"{about} · nothing received yet",
         newest_ms=round(fresh.newest.timestamp() * 1000) if fresh.newest else None,
         behind=" · ".join(filter(None, (_behind(data.pulse()), door.unread(door.of_late(datetime.now(UTC)))))),
+        zone=filters.zone(),
     )
     if fresh.mistakes:
         st.error(

@@ -69,9 +69,13 @@ class TileData(TypedDict):
     href: str
 
 
-def heading(title: str, line: str, *, newest_ms: int | None = None, behind: str = "") -> None:
-    """The page's title and one grey line; `newest_ms` is told as a time ago that goes on by itself."""
-    _mount("heading", f"heading-{title}", {"title": title, "line": line, "newest": newest_ms, "behind": behind})
+def heading(title: str, line: str, *, newest_ms: int | None = None, behind: str = "", zone: str = "") -> None:
+    """The page's title and one grey line; `newest_ms` is told as a time ago that goes on by itself.
+
+    `zone` is put into the address where that has none.
+    """
+    told = {"title": title, "line": line, "newest": newest_ms, "behind": behind, "zone": zone}
+    _mount("heading", f"heading-{title}", told)
 
 
 def tiles(key: str, rows: Sequence[TileData]) -> str:

@@ -10,14 +10,14 @@ from pathlib import Path
 import jinja2
 import pyarrow as pa
 
-from analytics.metric import Filters, Kind, Metric, interval, titles
+from analytics.metric import Filters, Kind, Metric, interval
 from analytics.together import Question
 from dashboard import cards, charts, words
 from dashboard.cards import Card
 from dashboard.charts import Picture
 from dashboard.reader import Reader
 from dashboard.tiles import NONE, TILES, Tile, tile, total, without
-from dashboard.view import View
+from dashboard.view import View, only
 
 TEMPLATE = Path(__file__).parent / "report.html"
 WIDTHS = {"wide": 610, "narrow": 396}
@@ -29,14 +29,6 @@ MORE = (
     "lead_rate", "sentiment_net", "opt_out", "cost_per_call",
 )  # fmt: skip
 """Numbers of the second rank; those without a case in the range are left out."""
-
-FILTER_NAMES = {
-    "provider": "platform",
-    "agent_id": "agent",
-    "org": "organisation",
-    "trust": "trust",
-    "source": "source",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +66,7 @@ def html(reader: Reader, view: View, *, title: str, names: Mapping[str, str], ma
         first=_day(view.filters.start, view.filters.zone),
         last=_day(view.filters.end - 1, view.filters.zone),
         before=f"{_day(view.before.start, view.filters.zone)} to {_day(view.before.end - 1, view.filters.zone)}",
-        only=_chosen(view.filters, names),
+        only=only(view.filters, names),
         made_at=f"{words.day(made_at, view.filters.zone)}, {words.local(made_at, view.filters.zone)[-8:-3]}",
         demo=demo,
         tiles=told,
@@ -142,16 +134,6 @@ def _told(reader: Reader, metric: Metric, view: View, providers: frozenset[str])
 def _providers(reader: Reader, filters: Filters) -> frozenset[str]:
     """The platforms that have calls in the range."""
     return frozenset(row.slice or "" for row in reader.measure("attempts", filters, slice_by="provider"))
-
-
-def _chosen(filters: Filters, names: Mapping[str, str]) -> dict[str, str]:
-    """The filters for people."""
-    plain = {**titles(), **names}
-    return {
-        FILTER_NAMES.get(column, column): ", ".join(words.label(plain.get(value, value) or "none") for value in values)
-        for column, values in filters.only.items()
-        if values
-    }
 
 
 def _drawn(reader: Reader, view: View) -> list[Drawn]:

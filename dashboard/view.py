@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from analytics.metric import Filters
+from analytics.metric import Filters, titles
+from dashboard import words
 
 RANGES: Mapping[str, tuple[str, int]] = {
     "today": ("Today", 1),
@@ -30,6 +31,8 @@ _STEPS = {
     "day": timedelta(days=1),
     "week": timedelta(weeks=1),
 }
+FILTER_NAMES = {"provider": "platform", "org": "client", "agent_id": "agent"}
+"""What columns that can be filtered by are called, where that is not their own name."""
 _BUCKETS_BY_DAYS = ((2, "hour"), (45, "day"), (370, "week"))
 
 
@@ -83,6 +86,24 @@ def of_days(first: date, last: date, *, zone: str, only: Mapping[str, tuple[str,
     start, end = midnight(first, zone), midnight(last + timedelta(days=1), zone)
     label = _day(first) if first == last else f"{_day(first)} to {_day(last)}"
     return _view(start, end, (last - first).days + 1, label, zone, only, now)
+
+
+def line(view: View, agents: Mapping[str, str]) -> str:
+    """Range, zone and filters, as a page says them below its title; `agents` are their names by id."""
+    chosen = (f"{name}: {value}" for name, value in only(view.filters, agents).items())
+    return " · ".join([f"{view.label}, {view.filters.zone}", *chosen])
+
+
+def only(filters: Filters, agents: Mapping[str, str]) -> dict[str, str]:
+    """What calls are narrowed to besides the range, in words for people, by the name of the filter."""
+    plain = {"provider": titles(), "agent_id": agents}
+    return {
+        FILTER_NAMES.get(column, column): ", ".join(
+            words.label(plain.get(column, {}).get(value, value) or "none") for value in values
+        )
+        for column, values in filters.only.items()
+        if values
+    }
 
 
 def midnight(day: date, zone: str) -> datetime:

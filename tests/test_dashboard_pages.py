@@ -252,6 +252,46 @@ def test_no_choice_is_empty_or_not_a_number(store: Store, endpoint: Serving) -> 
     assert agent.options == ["All", "a2"]
 
 
+def test_one_client_can_be_looked_at(store: Store, endpoint: Serving) -> None:
+    """An agency's clients share platforms, so neither platform nor agent tells them apart; the heading says which."""
+    for number, org in enumerate(["acme", "beta", "beta"], 1):
+        put(store, number, org=org)
+    whole, part = drawn(), drawn(address={"org": "beta"})
+
+    (client,) = [box for box in whole.selectbox if box.label == "Client"]
+    assert client.options == ["All", "acme", "beta"]
+    assert (_attempts(whole), _attempts(part)) == ("3", "2")
+    assert "client: beta" in told(part)
+
+
+@pytest.mark.parametrize("more", [{}, {"provider": "callsync", "org": "org_1"}])
+def test_no_clients_are_offered_where_there_are_none(more: dict[str, str], store: Store, endpoint: Serving) -> None:
+    """One org, or one a platform (its own id of the account), would be a list that narrows nothing."""
+    put(store, 1)
+    put(store, 2, **more)
+
+    assert "Client" not in {box.label for box in drawn().selectbox}
+
+
+def test_agents_of_one_name_are_told_apart(store: Store, endpoint: Serving) -> None:
+    """By their ids; two equal lines in a list cannot be chosen between."""
+    for number, agent in enumerate(["a1", "a2", "a3"], 1):
+        put(store, number, agent_id=agent, agent_name="Reception" if number < 3 else "Sales")
+    agent_box = next(box for box in drawn().selectbox if box.label == "Agent")
+
+    assert agent_box.options == ["All", "Reception (a1)", "Reception (a2)", "Sales"]
+
+
+def test_the_heading_names_what_is_chosen(store: Store, endpoint: Serving) -> None:
+    """A list's field is too narrow for a long name."""
+    name = "Harbour Dental reception, Bremerhaven branch"
+    put(store, 1, agent_id="a1", agent_name=name)
+    said = told(drawn("calls", {"agent": "a1", "provider": "aisync", "zone": "UTC"}))
+
+    for words_of_it in ("Last 7 days, UTC", "platform: AI Sync", f"agent: {name}"):
+        assert words_of_it in said
+
+
 def test_an_empty_store_says_how_to_begin(endpoint: Serving) -> None:
     """Two lines to copy, and no chart."""
     test = drawn()

@@ -113,7 +113,9 @@ def _summary(call: Called) -> None:
         f"{call.moment(call.row['counted_at'], year=True)} {call.zone}",
         words.label(call.text("call_id"), 120),
     ]
-    part.heading(title, " · ".join([*about, *([words.label(call.text("org"))] if call.text("org") else [])]))
+    if call.text("org"):
+        about.append(words.label(call.text("org")))
+    part.heading(title, " · ".join(about), zone=call.zone)
     _warnings(call)
     with st.container(border=True):
         if summary := call.text("summary"):

@@ -14,10 +14,10 @@ from analytics.metric import RELATIONS, Filters, Parameter
 from dashboard import address, data, part, words
 from dashboard.charts import CONNECTIONS
 from dashboard.empty import nothing_received, why_empty
-from dashboard.filters import NAMES, pick
+from dashboard.filters import kept, pick
 from dashboard.live import heading
 from dashboard.pages import call_detail
-from dashboard.view import View
+from dashboard.view import View, line
 
 ROWS_A_PAGE = 15
 WORDS_MOST = 8
@@ -71,7 +71,7 @@ def render() -> None:
     with choose:
         view = pick(choices, data.titles(), datetime.now(UTC))
     with head:
-        heading("Calls", f"{view.label}, {view.filters.zone}")
+        heading("Calls", line(view, choices.agents))
     if nothing_received():
         return
     where, params, order = _narrowed(view.filters)
@@ -168,9 +168,9 @@ def _list(view: View, where: str, params: dict[str, Parameter], order: str, foun
     pages = -(-found // ROWS_A_PAGE)
     page = address.page(pages)
     rows = data.ask(_rows_of(where, order, page), params)
-    kept = {name: address.read(name) for name in (*NAMES, "find", *NARROW, "sort", address.PAGE)}
+    along = {**kept(), **{name: address.read(name) for name in ("find", *NARROW, "sort", address.PAGE)}}
     now = datetime.now(UTC)
-    shown = [_row(row, view.filters.zone, now, kept) for row in rows]
+    shown = [_row(row, view.filters.zone, now, along) for row in rows]
     # Only on top of the newest calls does a new row mean a new call.
     mark = f"{where}{params}" if page == 1 and order == SORTS["newest"][1] else ""
     opened = part.table("calls", COLUMNS, shown, label="Calls", mark_new=_without_time(mark, params))
@@ -198,11 +198,11 @@ def _without_time(mark: str, params: Mapping[str, Parameter]) -> str:
     return mark
 
 
-def _row(row: Mapping[str, object], zone: str, now: datetime, kept: Mapping[str, str]) -> part.Row:
+def _row(row: Mapping[str, object], zone: str, now: datetime, along: Mapping[str, str]) -> part.Row:
     called = call_detail.address_of(str(row["provider"]), str(row["org"]), str(row["call_id"]))
     return part.Row(
         id=called,
-        href=address.link("calls", **{**kept, "call": called}),
+        href=address.link("calls", **{**along, "call": called}),
         cells=[
             _when(row["counted_at"], zone, now),
             _person(row),

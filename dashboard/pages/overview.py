@@ -14,13 +14,13 @@ from dashboard import address, cards, charts, data, part
 from dashboard.cards import Card
 from dashboard.charts import Picture
 from dashboard.empty import nothing_received, why_empty
-from dashboard.filters import NAMES, pick
+from dashboard.filters import kept, pick
 from dashboard.inert import literal
 from dashboard.live import heading
 from dashboard.reader import Measured, Reader
 from dashboard.theme import current
 from dashboard.tiles import TILES, tile, total, without
-from dashboard.view import View
+from dashboard.view import View, line
 
 Draw = Callable[[charts.Rows], Picture]
 
@@ -32,7 +32,7 @@ def render() -> None:
     with choose:
         view = pick(choices, data.titles(), datetime.now(UTC))
     with head:
-        heading("Overview", f"{view.label}, {view.filters.zone}")
+        heading("Overview", line(view, choices.agents))
     if nothing_received():
         return
     reader = data.reader()
@@ -167,19 +167,19 @@ def _agents(card: Card) -> None:
             part.Column(title=name, number=place > 0, narrow=place > 3)
             for place, name in enumerate(cards.AGENT_COLUMNS)
         ]
-        kept = {name: address.read(name) for name in NAMES}
+        along = kept()
         rows = []
         for told in card.rows:
             agent = str(told["id"])
             row = part.Row(id=agent, cells=[part.Cell(text=str(told[name])) for name in cards.AGENT_COLUMNS])
             if agent:
-                row["href"] = address.link("calls", **{**kept, "agent": agent})
+                row["href"] = address.link("calls", **{**along, "agent": agent})
             rows.append(row)
         opened = part.table("agents", columns, rows, label=card.title)
         if card.note:
             st.caption(literal(card.note))
     if opened:
-        address.go("calls", **{**kept, "agent": opened})
+        address.go("calls", **{**along, "agent": opened})
 
 
 def _title(card: Card) -> None:

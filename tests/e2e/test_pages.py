@@ -97,6 +97,53 @@ def test_the_address_keeps_the_filters(tab: Watched, site: Site) -> None:
     shows(page, "attempts", calls)
 
 
+def test_a_shared_link_shows_the_same_days_elsewhere(tab: Watched, browser: Browser, site: Site) -> None:
+    """The address says the zone as soon as the page is there; a plain one takes each viewer's own."""
+    page = tab.page
+    page.goto(site.url(provider="callsync"))
+    expect(page).to_have_url(re.compile("zone=Europe%2FBerlin"))
+    link = page.url
+
+    away = browser.new_context(timezone_id="America/New_York").new_page()
+    away.goto(link)
+    expect(away.locator(".heading .quiet")).to_contain_text("Europe/Berlin · platform: CallSync")
+    away.goto(site.url())
+    expect(away.locator(".heading .quiet")).to_contain_text("America/New_York")
+    away.context.close()
+
+
+def test_back_leads_past_the_zone_in_the_address(tab: Watched, site: Site) -> None:
+    """It takes the place of the plain address: each choice stays one step, and the first page none more."""
+    page = tab.page
+    page.goto(site.url("calls"))
+    expect(page).to_have_url(re.compile(r"\?zone=Europe%2FBerlin$"))
+    page.get_by_role("combobox", name="Platform").click()
+    page.get_by_role("option", name="InboundFlow").click()
+    expect(page).to_have_url(re.compile(r"zone=Europe%2FBerlin&provider=inboundflow$"))
+
+    page.go_back()
+    expect(page.locator(".heading .quiet")).not_to_contain_text("InboundFlow")
+    expect(page).to_have_url(re.compile(r"\?zone=Europe%2FBerlin$"))
+    page.go_back()
+
+    expect(page).to_have_url("about:blank")
+
+
+@pytest.mark.parametrize("name", ["Agent", "Time zone"])
+def test_no_word_of_an_open_list_is_cut_off(tab: Watched, site: Site, name: str) -> None:
+    """Agents' names are longer than the field, and often alike but for their ends."""
+    page = tab.page
+    page.goto(site.url())
+    settled(page)
+    page.get_by_role("combobox", name=name).click()
+    page.get_by_role("option").first.wait_for()
+    cut = page.locator('[role="option"] > div').evaluate_all(
+        "(all) => all.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent)"
+    )
+
+    assert cut == []
+
+
 def test_the_filters_come_along_to_another_page(tab: Watched, site: Site) -> None:
     """Who looks at one platform goes on looking at it in the list of calls."""
     page = tab.page
@@ -106,7 +153,7 @@ def test_the_filters_come_along_to_another_page(tab: Watched, site: Site) -> Non
     page.get_by_role("link", name="Calls").click()
 
     expect(page.get_by_role("heading", name="Calls", level=1)).to_be_visible()
-    expect(page).to_have_url(re.compile(r"/calls\?provider=callsync"))
+    expect(page).to_have_url(re.compile(r"/calls\?.*provider=callsync"))
     expect(page.get_by_role("table", name="Calls")).not_to_contain_text("Synthflow")
 
 
