@@ -1,7 +1,8 @@
 """Rows as files: CSV and XLSX that no spreadsheet takes for formulas, JSON, Markdown, and Parquet exactly as stored.
 
 Phone numbers start with `+`, which a spreadsheet would compute: in CSV such text gets an apostrophe in front. The other
-forms know text from formulas and carry the values as they are. Times without a zone are UTC, as in the store.
+forms know text from formulas and carry the values as they are. Times without a zone are UTC, as in the store; those of
+another zone are told on its clocks where people read them (XLSX, Markdown), and the head of their column names it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -36,6 +37,9 @@ SHEET_ROWS_MAX = 1_048_575
 """Beside its line of names, a sheet holds no more; xlsxwriter would drop the others without a word."""
 CELL_TEXT_MAX = 32_767
 """Units of UTF-16 in a sheet's cell; the whole text is in CSV, JSON and Parquet."""
+MOMENT = "yyyy-mm-dd hh:mm:ss"
+MOMENT_WIDTH = len(MOMENT) + 2
+"""Of a sheet's column, in digits."""
 EXACT_MAX = 2**53
 """A sheet holds numbers as doubles: whole ones beyond this are written as text."""
 
@@ -53,7 +57,7 @@ class Form(StrEnum):
 
 
 def to_bytes(table: pa.Table, form: Form, *, title: str = "calltally") -> bytes:
-    """The table as a file of that kind; times are UTC. Raises CalltallyError for what does not fit into a sheet."""
+    """The table as a file of that kind. Raises CalltallyError for what does not fit into a sheet."""
     match form:
         case Form.CSV:
             return _csv(table)
@@ -78,7 +82,7 @@ def workbook(tables: Mapping[str, pa.Table]) -> bytes:
     taken: set[str] = set()
     with xlsxwriter.Workbook(sink, options) as book:
         bold = book.add_format({"bold": True})
-        moment = book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
+        moment = book.add_format({"num_format": MOMENT})
         for title, table in tables.items():
             if table.num_rows > SHEET_ROWS_MAX:
                 raise CalltallyError(
@@ -87,13 +91,32 @@ def workbook(tables: Mapping[str, pa.Table]) -> bytes:
                     code="too_many_rows",
                 )
             sheet = book.add_worksheet(_sheet_name(title, taken))
-            for index, name in enumerate(table.column_names):
+            heads = _heads(table)
+            for index, name in enumerate(heads):
                 sheet.write_string(0, index, _cut(name, CELL_TEXT_MAX), bold)
             sheet.freeze_panes(1, 0)
             for index, column in enumerate(table.columns):
                 _xlsx_column(sheet, index, column, moment)
             sheet.autofit(max_width=420)
+            for index, column in enumerate(table.columns):
+                if pt.is_timestamp(column.type):
+                    # Fitted, it would have room for a day only, and Excel shows a time that lacks room as #####.
+                    sheet.set_column(index, index, max(MOMENT_WIDTH, min(len(heads[index]) + 2, 40)))
     return sink.getvalue()
+
+
+def markdown(value: object) -> str:
+    """A value as Markdown that shows it and nothing else, on one line."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        # What is behind the sixth digit is noise to a reader.
+        text = str(int(value) if value.is_integer() and abs(value) <= EXACT_MAX else round(value, 6))
+    elif isinstance(value, datetime) and value.tzinfo is not None and str(value.tzinfo) != "UTC":
+        text = value.replace(tzinfo=None).isoformat(sep=" ", timespec="seconds")
+    else:
+        text = _text(value)
+    return _MARKS.sub(r"\\\1", _BREAKS.sub(" ", text))
 
 
 def rows(table: pa.Table) -> list[dict[str, Cell]]:
@@ -160,13 +183,21 @@ def _sheet_name(title: str, taken: set[str]) -> str:
     return unique
 
 
+def _heads(table: pa.Table) -> list[str]:
+    """The columns' names, with the zone of times that are not told in UTC."""
+    zones = [field.type.tz if pt.is_timestamp(field.type) else None for field in table.schema]
+    return [
+        name if zone in (None, "UTC") else f"{name} ({zone})"
+        for name, zone in zip(table.column_names, zones, strict=True)
+    ]
+
+
 def _xlsx_column(sheet: Worksheet, index: int, column: pa.ChunkedArray, moment: Format) -> None:
     for row, value in enumerate(column.to_pylist(), start=1):
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
             continue
         if isinstance(value, datetime) and value.year >= 1900:
-            naive = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
-            sheet.write_datetime(row, index, naive, moment)
+            sheet.write_datetime(row, index, value.replace(tzinfo=None), moment)
         elif isinstance(value, bool):
             sheet.write_boolean(row, index, value)
         elif isinstance(value, float) or (isinstance(value, int) and abs(value) <= EXACT_MAX):
@@ -183,22 +214,16 @@ def _cut(text: str, most: int) -> str:
 
 
 def _markdown(table: pa.Table) -> str:
-    names = [_markdown_cell(name) for name in table.column_names]
+    names = [markdown(name) for name in _heads(table)]
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * table.num_columns]
     columns = [column.to_pylist() for column in table.columns]
-    lines += ["| " + " | ".join(map(_markdown_cell, row)) + " |" for row in zip(*columns, strict=True)]
+    lines += ["| " + " | ".join(map(markdown, row)) + " |" for row in zip(*columns, strict=True)]
     return "\n".join(lines) + "\n"
 
 
 _MARKS = re.compile(r"([\\`*_\[\]<>|~&@]|(?<=[a-z]):(?=//)|(?<=www)\.)", re.IGNORECASE)
 """What Markdown takes for more than text: marks, entities, and what it makes links of by itself."""
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-
-
-def _markdown_cell(value: object) -> str:
-    if value is None:
-        return ""
-    return _MARKS.sub(r"\\\1", _BREAKS.sub(" ", _text(value)))
 
 
 def _text(value: object) -> str:

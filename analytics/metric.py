@@ -153,7 +153,8 @@ def interval(numerator: float, denominator: float) -> tuple[float, float]:
     if denominator <= 0:
         return 0.0, 1.0
     low, high = proportion_confint(numerator, denominator, alpha=0.05, method="wilson")
-    return max(0.0, float(low)), min(1.0, float(high))
+    # Of none and of all, rounding leaves a trace of what lies beyond.
+    return 0.0 if numerator <= 0 else float(low), 1.0 if numerator >= denominator else float(high)
 
 
 @lru_cache(maxsize=4096)

@@ -178,15 +178,21 @@ def _report(
     now: datetime,
     settings: Settings,
 ) -> bytes:
-    from analytics.exports import Form, to_bytes, workbook
+    from analytics.exports import Form, to_bytes
     from analytics.metric import catalogue
     from dashboard import report as made
 
+    head = made.header(view, title=title, names=names, made_at=now, demo=settings.demo)
     if form is ReportFormat.HTML:
-        page = made.html(reader, view, title=title, names=names, made_at=now, demo=settings.demo)
-        return page.encode("utf-8", "replace")
+        return made.html(reader, view, head, names).encode("utf-8", "replace")
     table = made.rows(reader, view, catalogue(settings.data_dir / "metrics"))
-    return workbook({title: table}) if form is ReportFormat.XLSX else to_bytes(table, Form(form), title=title)
+    match form:
+        case ReportFormat.MARKDOWN:
+            return made.markdown(table, view.filters.zone, head)
+        case ReportFormat.XLSX:
+            return made.workbook(table, view.filters.zone, head)
+        case _:
+            return to_bytes(table, Form(form))
 
 
 def _days(view: View) -> str:

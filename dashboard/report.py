@@ -1,4 +1,7 @@
-"""A report: the overview's cards on paper. One HTML file that opens offline, and the same numbers as rows."""
+"""A report: the overview's cards on paper. One HTML file that opens offline, and the same numbers as rows.
+
+The rows are for programs; sheets and Markdown are for people, who read shares in per cent and times on their own clock.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from pathlib import Path
 
 import jinja2
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from analytics import exports
 from analytics.metric import Filters, Kind, Metric, interval
 from analytics.together import Question
 from dashboard import cards, charts, words
@@ -20,6 +25,8 @@ from dashboard.tiles import NONE, TILES, Tile, tile, total, without
 from dashboard.view import View, only
 
 TEMPLATE = Path(__file__).parent / "report.html"
+FRACTION = "fraction"
+"""The unit of shares where programs read them: 0.863 is no per cent."""
 WIDTHS = {"wide": 610, "narrow": 396}
 """Of a picture, in CSS pixels; a page is 1080 wide, its cards stand 3 to 2."""
 
@@ -51,8 +58,39 @@ class Told:
     """The platforms whose calls are not in it, as they do not send it."""
 
 
-def html(reader: Reader, view: View, *, title: str, names: Mapping[str, str], made_at: datetime, demo: bool) -> str:
-    """The report as one HTML page; needs nothing from outside. `names` are those of agents by id."""
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a report is of, in words for people."""
+
+    title: str
+    span: str
+    """The range with its zone."""
+    only: Mapping[str, str]
+    """The filters, by name."""
+    before: str
+    """The period that it is compared with."""
+    made: str
+    demo: str
+    """That the calls are made up; empty where they are not."""
+
+
+def header(view: View, *, title: str, names: Mapping[str, str], made_at: datetime, demo: bool) -> Header:
+    """What stands on top of a report, whatever its form; `names` are those of agents by id."""
+    zone = view.filters.zone
+    first, last = _day(view.filters.start, zone), _day(view.filters.end - 1, zone)
+    days = first if first == last else f"{first} to {last}"
+    return Header(
+        title=words.label(title, 200),
+        span=f"{view.label}, {zone}" if first in view.label else f"{view.label}: {days}, {zone}",
+        only=only(view.filters, names),
+        before=f"{_day(view.before.start, zone)} to {_day(view.before.end - 1, zone)}",
+        made=f"{words.day(made_at, zone)}, {words.local(made_at, zone)[-8:-3]}",
+        demo="Demo data: made-up calls." if demo else "",
+    )
+
+
+def html(reader: Reader, view: View, head: Header, names: Mapping[str, str]) -> str:
+    """The report as one HTML page; needs nothing from outside."""
     _prepare(reader, view)
     providers = _providers(reader, view.filters)
     told = [_told(reader, reader.metric(name), view, providers) for name in TILES]
@@ -60,15 +98,7 @@ def html(reader: Reader, view: View, *, title: str, names: Mapping[str, str], ma
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
-        title=words.label(title, 200),
-        label=view.label,
-        zone=view.filters.zone,
-        first=_day(view.filters.start, view.filters.zone),
-        last=_day(view.filters.end - 1, view.filters.zone),
-        before=f"{_day(view.before.start, view.filters.zone)} to {_day(view.before.end - 1, view.filters.zone)}",
-        only=only(view.filters, names),
-        made_at=f"{words.day(made_at, view.filters.zone)}, {words.local(made_at, view.filters.zone)[-8:-3]}",
-        demo=demo,
+        head=head,
         tiles=told,
         more=[item for item in more if item.tile.figure != NONE],
         drawn=_drawn(reader, view),
@@ -85,7 +115,7 @@ def html(reader: Reader, view: View, *, title: str, names: Mapping[str, str], ma
 def rows(reader: Reader, view: View, metrics: Mapping[str, Metric]) -> pa.Table:
     """Every metric of the period and of the one before, with counts and, for shares, the Wilson 95 % interval.
 
-    A metric without a case has a row too, without numbers.
+    A metric without a case has a row too, without numbers. Shares and their intervals are fractions.
     """
     found = []
     periods = (view.filters, view.before)
@@ -99,7 +129,8 @@ def rows(reader: Reader, view: View, metrics: Mapping[str, Metric]) -> pa.Table:
                 low, high = interval(now.numerator or 0, now.denominator)
             found.append(
                 {
-                    "metric": name, "title": metric.title, "unit": metric.unit, "period": period,
+                    "metric": name, "title": metric.title,
+                    "unit": FRACTION if metric.kind is Kind.SHARE else metric.unit, "period": period,
                     "start": datetime.fromtimestamp(filters.start / 1_000_000, UTC),
                     "end": datetime.fromtimestamp(filters.end / 1_000_000, UTC),
                     "value": now.value, "numerator": now.numerator, "denominator": now.denominator, "n": now.n,
@@ -107,6 +138,43 @@ def rows(reader: Reader, view: View, metrics: Mapping[str, Metric]) -> pa.Table:
                 }
             )  # fmt: skip
     return pa.Table.from_pylist(found, schema=_SCHEMA)
+
+
+def markdown(table: pa.Table, zone: str, head: Header) -> bytes:
+    """The rows for people, below what they are of."""
+    told = [head.span, *(f"{name}: {value}" for name, value in head.only.items()), f"made {head.made}"]
+    lines = [f"# {exports.markdown(head.title)}", exports.markdown(" · ".join(told)), *filter(None, [head.demo])]
+    return "\n\n".join([*lines, ""]).encode() + exports.to_bytes(_for_people(table, zone), exports.Form.MARKDOWN)
+
+
+def workbook(table: pa.Table, zone: str, head: Header) -> bytes:
+    """A sheet that says what the report is of, and one with the rows for people."""
+    about = {
+        "Range": head.span,
+        **{name.capitalize(): value for name, value in head.only.items()},
+        "Compared with": head.before,
+        "Made": head.made,
+        **({"Note": head.demo} if head.demo else {}),
+    }
+    first = pa.Table.from_arrays([pa.array(about), pa.array(about.values())], names=["Report", head.title])
+    return exports.workbook({"About": first, head.title: _for_people(table, zone)})
+
+
+def _for_people(table: pa.Table, zone: str) -> pa.Table:
+    """The rows with shares in per cent, as many digits as are read, and times in the zone of the report."""
+    shares = pc.equal(table.column("unit"), FRACTION)
+
+    def rounded(name: str) -> pa.ChunkedArray:
+        column = table.column(name)
+        return pc.if_else(shares, pc.round(pc.multiply(column, 100), 1), pc.round(column, 2))
+
+    told = {
+        **{name: rounded(name) for name in ("value", "low", "high")},
+        **{name: pc.round(table.column(name), 2) for name in ("numerator", "denominator")},
+        **{name: table.column(name).cast(pa.timestamp("us", zone)) for name in ("start", "end")},
+        "unit": pc.if_else(shares, "%", table.column("unit")),
+    }
+    return pa.table({name: told.get(name, table.column(name)) for name in table.column_names})
 
 
 _SCHEMA = pa.schema(

@@ -150,6 +150,35 @@ def test_a_workbook_opens_and_has_text_for_text() -> None:
     assert isinstance(sheet.column("E")[1], float)
 
 
+def test_a_column_of_times_has_room_for_them() -> None:
+    """Excel shows ####### where a time is wider than its column."""
+    for name in ("at", "x" * 30):
+        sheet = Sheet(to_bytes(pa.table({name: TABLE.column("at")}), Form.XLSX))
+        (width,) = [float(col.get("width") or 0) for col in sheet.tree.iter(f"{SPACE}col")]
+        assert width > max(len("2026-03-29 01:30:00"), len(name))
+
+
+def test_people_read_times_of_a_zone_on_its_clocks() -> None:
+    """Midnight in Berlin is no evening of the day before; programs get the same moment in UTC."""
+    midnight = pa.array([datetime(2026, 11, 14, 23, tzinfo=UTC)], pa.timestamp("us", "Europe/Berlin"))
+    table = pa.table({"start": midnight})
+    sheet = Sheet(to_bytes(table, Form.XLSX))
+
+    assert to_bytes(table, Form.MARKDOWN).decode().splitlines()[::2] == [
+        "| start (Europe/Berlin) |", "| 2026-11-15 00:00:00 |",
+    ]  # fmt: skip
+    assert sheet.column("A") == ["start (Europe/Berlin)", float((date(2026, 11, 15) - date(1899, 12, 30)).days)]
+    assert lines(to_bytes(table, Form.CSV)) == [["start"], ["2026-11-14T23:00:00Z"]]
+
+
+def test_numbers_in_markdown_have_the_digits_that_are_read() -> None:
+    """Whole ones no point, others no noise of their seventeenth digit."""
+    table = pa.table({"a": [60.0, 0.1 + 0.2, 2 / 3, 1e300, float("nan")]})
+    assert to_bytes(table, Form.MARKDOWN).decode().splitlines()[2:] == [
+        "| 60 |", "| 0.3 |", "| 0.666667 |", "| 1e+300 |", "| nan |",
+    ]  # fmt: skip
+
+
 @settings(max_examples=25)
 @given(st.lists(st.text(), min_size=1, max_size=5))
 def test_any_text_makes_a_workbook_that_opens(texts: list[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
@@ -103,7 +105,9 @@ def page(
     demo: bool = False,
     names: Mapping[str, str] | None = None,
 ) -> str:
-    return report.html(reader, shown or view(), title=title, names=names or {}, made_at=MADE_AT, demo=demo)
+    seen = shown or view()
+    head = report.header(seen, title=title, names=names or {}, made_at=MADE_AT, demo=demo)
+    return report.html(reader, seen, head, names or {})
 
 
 class Outline(HTMLParser):
@@ -233,6 +237,51 @@ def test_the_rows_of_a_report_are_all_metrics_of_both_periods(reader: StoreReade
     assert found["talk_time_median", "range"]["value"] > 0
     assert found["cost", "range"]["value"] is None
     assert found["attempts", "before"]["n"] == 0
+
+
+def told(reader: StoreReader) -> tuple[pa.Table, report.Header]:
+    shown = view(only={"agent_id": ("agent_nova",)})
+    head = report.header(shown, title="Harbour *Dental*", names={"agent_nova": "Nova"}, made_at=MADE_AT, demo=True)
+    return report.rows(reader, shown, METRICS), head
+
+
+def test_the_rows_for_programs_are_fractions_in_utc(reader: StoreReader) -> None:
+    """And say so: 0.863 with the unit % would be read as less than one per cent."""
+    table, _ = told(reader)
+    (connected,) = [row for row in table.to_pylist() if (row["metric"], row["period"]) == ("connected", "range")]
+    assert connected["unit"] == report.FRACTION
+    assert connected["value"] == connected["numerator"] / connected["denominator"]
+    assert str(table.schema.field("start").type) == "timestamp[us, tz=UTC]"
+
+
+def test_a_report_in_markdown_is_for_people(reader: StoreReader) -> None:
+    """Its head says what it is of; shares are per cent with a decimal, days begin at midnight of the zone."""
+    table, head = told(reader)
+    text = report.markdown(table, ZONE, head).decode()
+    (connected,) = [row for row in table.to_pylist() if (row["metric"], row["period"]) == ("connected", "range")]
+    percent, low = (f"{round(connected[name] * 100, 1):g}" for name in ("value", "low"))
+
+    assert text.startswith(
+        "# Harbour \\*Dental\\*\n\n20 Oct 2025 to 3 Nov 2025, Europe/Berlin · agent: Nova · made 3 Nov 2025, 11:00\n\n"
+        "Demo data: made-up calls.\n\n| metric |"
+    )
+    assert f"| connected | Connected | % | range | 2025-10-20 00:00:00 | 2025-11-04 00:00:00 | {percent} | " in text
+    assert f" | {low} | " in text
+    assert not re.search(r"\d\.\d{3}", text)
+
+
+def test_a_report_as_a_workbook_says_what_it_is_of(reader: StoreReader) -> None:
+    """On a first sheet: rows of numbers alone are taken for those of another month or client."""
+    table, head = told(reader)
+    with zipfile.ZipFile(io.BytesIO(report.workbook(table, ZONE, head))) as book:
+        names = re.findall(r'<sheet name="([^"]*)"', book.read("xl/workbook.xml").decode())
+        texts = re.findall(r"<t>([^<]*)</t>", book.read("xl/sharedStrings.xml").decode())
+
+    assert names == ["About", "Harbour  Dental"]
+    assert {"Harbour *Dental*", "20 Oct 2025 to 3 Nov 2025, Europe/Berlin", "Agent", "Nova", "3 Nov 2025, 11:00"} <= {
+        *texts
+    }
+    assert "start (Europe/Berlin)" in texts
 
 
 def test_the_rows_of_nothing_have_no_numbers(empty: StoreReader) -> None:

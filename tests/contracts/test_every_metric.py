@@ -602,6 +602,13 @@ def test_the_interval_is_wilsons() -> None:
     assert interval(0, 0) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("n", [1, 7, 37, 1000])
+def test_the_interval_of_none_begins_at_nothing(n: int) -> None:
+    """And that of all ends at one: what rounding leaves of it would stand in a table as 6.9e-18."""
+    assert interval(0, n)[0] == 0
+    assert interval(n, n)[1] == 1
+
+
 def test_the_interval_of_a_difference_is_newcombes() -> None:
     """Published values (Newcombe 1998, method 10): 56 of 70 against 48 of 80."""
     assert difference((56, 70), (48, 80)) == pytest.approx((0.0524, 0.3339), abs=5e-5)
