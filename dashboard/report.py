@@ -17,13 +17,15 @@ import pyarrow.compute as pc
 from analytics import exports
 from analytics.metric import Filters, Kind, Metric, interval
 from analytics.together import Question
-from dashboard import cards, charts, words
+from dashboard import cards, charts, nothing, words
 from dashboard.cards import Card
 from dashboard.charts import Picture
 from dashboard.reader import Reader
 from dashboard.tiles import NONE, TILES, Tile, tile, total, without
 from dashboard.view import View, only
 
+Sent = tuple[str, str | None]
+"""What a card shows, for people, and the column that a platform sends it in; None for what every one sends."""
 TEMPLATE = Path(__file__).parent / "report.html"
 FRACTION = "fraction"
 """The unit of shares where programs read them: 0.863 is no per cent."""
@@ -44,6 +46,8 @@ class Drawn:
 
     card: Card
     svg: str
+    empty: str
+    """Why there is no picture, where there is none."""
     meanings: Mapping[str, str]
     """What words in it mean, which a page tells in its tooltips."""
 
@@ -100,9 +104,11 @@ def html(reader: Reader, view: View, head: Header, names: Mapping[str, str]) -> 
     return template.render(
         head=head,
         tiles=told,
+        no_figure=NONE,
         more=[item for item in more if item.tile.figure != NONE],
-        drawn=_drawn(reader, view),
+        drawn=_drawn(reader, view, providers),
         agents=cards.agents(reader, view.filters, names),
+        no_calls=nothing.none_in(view, "calls"),
         agent_columns=cards.AGENT_COLUMNS,
         agent_numbers=cards.AGENT_NUMBERS,
         note=cards.left_out(reader, view.filters),
@@ -204,26 +210,40 @@ def _providers(reader: Reader, filters: Filters) -> frozenset[str]:
     return frozenset(row.slice or "" for row in reader.measure("attempts", filters, slice_by="provider"))
 
 
-def _drawn(reader: Reader, view: View) -> list[Drawn]:
+def _drawn(reader: Reader, view: View, providers: frozenset[str]) -> list[Drawn]:
     theme, filters = charts.LIGHT, view.filters
-    drawings: list[tuple[Card, bool, Callable[[charts.Rows], Picture]]] = [
+    wide, narrow = True, False
+    calls: Sent = ("calls", None)
+    drawings: list[tuple[Card, bool, Sent, Callable[[charts.Rows], Picture]]] = [
         (
-            cards.outcomes(reader, filters, view.bucket), True,
+            cards.outcomes(reader, filters, view.bucket), wide, calls,
             lambda rows: charts.outcomes_over_time(
                 rows, theme, zone=filters.zone, bucket=view.bucket, buckets=view.buckets, open_from=view.open_from
             ),
         ),
-        (cards.reasons(reader, filters), False, lambda rows: charts.bars(rows, theme, unit="share")),
-        (cards.analysis(reader, filters), True, lambda rows: charts.result_bars(rows, theme)),
         (
-            cards.variables(reader, filters), False,
+            cards.reasons(reader, filters), narrow, ("end-call reasons", "end_call_reason"),
+            lambda rows: charts.bars(rows, theme, unit="share"),
+        ),
+        (
+            cards.analysis(reader, filters), wide, ("analysis", "call_analysis"),
+            lambda rows: charts.result_bars(rows, theme),
+        ),
+        (
+            cards.variables(reader, filters), narrow, ("collected variables", "call_variables"),
             lambda rows: charts.bars(rows, theme, unit="filled", colour=theme.categories[2]),
         ),
-        (cards.hours(reader, filters), True, lambda rows: charts.heat_map(rows, theme, unit="calls")),
-        (cards.platforms(reader, filters), False, lambda rows: charts.bars(rows, theme, unit="calls")),
+        (cards.hours(reader, filters), wide, calls, lambda rows: charts.heat_map(rows, theme, unit="calls")),
+        (cards.platforms(reader, filters), narrow, calls, lambda rows: charts.bars(rows, theme, unit="calls")),
     ]  # fmt: skip
     return [
-        Drawn(card, _svg(draw(card.rows), wide) if card.rows else "", _meanings(card)) for card, wide, draw in drawings
+        Drawn(
+            card,
+            _svg(draw(card.rows), width) if card.rows else "",
+            nothing.why(view, what, column=column, providers=providers),
+            _meanings(card),
+        )
+        for card, width, (what, column), draw in drawings
     ]
 
 

@@ -199,8 +199,8 @@ def test_a_report_of_nothing_is_readable(empty: StoreReader) -> None:
     """No numbers, no empty frames, no 0 %."""
     text = Outline(page(empty)).text
     assert "nothing to measure" in text
-    assert text.count("Nothing in this range.") == 6
-    assert "No calls in this range." in text
+    assert text.count("No calls in the range (20 Oct 2025 to 3 Nov 2025).") == 4
+    assert "No analysis in the range (20 Oct 2025 to 3 Nov 2025)." in text
     assert "More numbers" not in text
     assert "nan" not in text.lower().replace("finance", "")
     assert "0 %" not in text
@@ -210,6 +210,13 @@ def test_a_report_of_a_platform_that_does_not_tell_says_so(reader: StoreReader) 
     """CallSync knows neither goals nor bookings nor transfers."""
     text = Outline(page(reader, view(only={"provider": ("callsync",)}))).text
     assert text.count("not available from CallSync") >= 3
+    assert "Not available from CallSync: it does not send end-call reasons." in text
+
+
+def test_an_empty_card_names_the_platform_whichever_filter_led_to_it(reader: StoreReader) -> None:
+    """A client or an agent of a platform that never sends it has no analysis in any range."""
+    text = Outline(page(reader, view(only={"agent_id": ("emp-1",)}))).text
+    assert "Not available from CallSync: it does not send collected variables." in text
 
 
 def test_names_cannot_act(hostile: StoreReader) -> None:

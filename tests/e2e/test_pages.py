@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.command import run, told
 from tests.e2e.browsing import Site, Watched, contrast, ratio, settled, shows, tile, wait
 
 pytestmark = pytest.mark.browser
@@ -284,6 +287,30 @@ def test_a_tile_tells_its_base_to_the_last_letter(tab: Watched, site: Site) -> N
     )
 
     assert needs <= has
+
+
+@pytest.mark.parametrize(("width", "media"), [(1300, "screen"), (1100, "screen"), (390, "screen"), (703, "print")])
+def test_the_tiles_of_a_report_keep_their_base_one_line(
+    browser: Browser, site: Site, tmp_path: Path, width: int, media: Literal["screen", "print"]
+) -> None:
+    """Whatever the counts, on a screen, a phone and paper; and all tiles keep one height."""
+    file = tmp_path / "report.html"
+    told(run(site.folder, "report", "-o", str(file)))
+    many = "123\u202f456 of 234\u202f567 · 74.3\u201378.6"
+    text = re.sub(r'--letters: \d+">[^<]* · [^<]*', f'--letters: {len(many)}">{many}', file.read_text("utf-8"))
+    assert many in text
+    file.write_text(text, "utf-8")
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.emulate_media(media=media)
+    page.goto(file.as_uri())
+    bases = page.locator(".tile .base span").evaluate_all(
+        "(all) => all.map((one) => [one.getBoundingClientRect().height, one.scrollWidth - one.clientWidth])"
+    )
+    heights = page.locator(".tile").evaluate_all("(all) => all.map((one) => one.getBoundingClientRect().height)")
+    page.close()
+
+    assert all(height < 24 and over <= 0 for height, over in bases)
+    assert max(heights) - min(heights) < 1
 
 
 def test_a_page_says_that_the_worker_is_away_and_is_back_when_it_is(tab: Watched, site: Site) -> None:
