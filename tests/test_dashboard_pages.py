@@ -120,7 +120,7 @@ def test_a_page_over_a_small_store_is_drawn(
     [
         ("100%", "%"), ("a_b", "_"), ("%", "%"), ("_", "_"), ("back\\slash", "%"), ("ÄRGER", "%"), ("rger 100", "%"),
         ("nova slash", "%"), ("axb", ""), ("100x", ""), ("+49 (0)30 5550-1234", "number"), ("30 5550", "number"),
-        ("3055501", "number"), ("305559", ""), ("5550 x", ""),
+        ("3055501", "number"), ("305559", ""), ("5550 x", ""), ("0165", "zero"), ("01 65", "zero"), ("0166", ""),
     ],
 )  # fmt: skip
 def test_words_are_found_as_they_are(typed: str, finds: str, store: Store, endpoint: Serving) -> None:
@@ -128,11 +128,12 @@ def test_words_are_found_as_they_are(typed: str, finds: str, store: Store, endpo
     put(store, 1, transcript="Ärger über 100% back\\slash", agent_name="Nova")
     put(store, 2, summary="a_b")
     put(store, 3, caller_phone="+49 30 5550 1234")
-    expected = {"%": {"call-1"}, "_": {"call-2"}, "number": {"call-3"}}.get(finds, set())
+    put(store, 4, caller_phone="+14155550165")
+    expected = {"%": {"call-1"}, "_": {"call-2"}, "number": {"call-3"}, "zero": {"call-4"}}.get(finds, set())
 
     found = told(drawn("calls", {"find": typed}))
 
-    assert {f"call-{number}" for number in (1, 2, 3) if f'/call-{number}"' in found} == expected
+    assert {f"call-{number}" for number in (1, 2, 3, 4) if f'/call-{number}"' in found} == expected
 
 
 def test_the_person_of_a_call_is_not_the_number_that_dialled(store: Store, endpoint: Serving) -> None:

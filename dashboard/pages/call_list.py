@@ -132,8 +132,10 @@ def _digits(text: str) -> list[str]:
     if not re.fullmatch(r"[\d\s()+./\-\u2010-\u2015]+", text):
         return []
     digits = re.sub(r"\D", "", re.sub(r"\(\s*0\s*\)", "", text))
-    digits = digits.lstrip("0")
-    return [digits] if len(digits) >= DIGITS_LEAST else []
+    bare = digits.lstrip("0")
+    # Zeros in front may be a prefix that the other spelling lacks, or belong to the last digits of a number: 0165.
+    found = bare if len(bare) >= DIGITS_LEAST else digits
+    return [found] if len(found) >= DIGITS_LEAST else []
 
 
 def _narrowed(filters: Filters) -> tuple[str, dict[str, Parameter], str]:
