@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from analytics.store import Batch, CallChange, DeliveryRow, Position, Store
 from calls.errors import BrokerUnavailable
 from calls.model import CallKey, DeadLetter, Delivery, Rules, Trust, Verdict
 from dashboard import part, words
+from dashboard.pages import call_detail
 from dashboard.pages.call_detail import turns
 from ingest import relay_state
 from ingest.relay_state import RelayState
@@ -219,6 +221,50 @@ def test_a_tile_names_the_platform_that_does_not_send_it(store: Store, endpoint:
     put(store, 1, provider="callsync")
 
     assert _tiles(drawn())["transferred"]["base"] == "not available from CallSync"
+
+
+def test_no_sign_that_turns_text_around_reaches_the_page_of_a_call(store: Store, endpoint: Serving) -> None:
+    """Whichever field a platform or a caller sends it in: what stands behind it would read as something else."""
+    sign = "\u202egnp.exe"
+    texts = (
+        "agent_name", "status", "end_call_reason", "custom_end_call_reason", "campaign", "disposition", "sentiment",
+        "intent", "urgency", "transferred_to", "transfer_reason", "caller_name", "caller_email", "caller_phone",
+        "transcript", "recording_url",
+    )  # fmt: skip
+    put(
+        store, 1, **dict.fromkeys(texts, sign), summary=f"first {sign}\nsecond {sign}", tags=[sign],
+        analysis=[{"criterion": sign, "result": sign, "feedback": sign}],
+        variables=[
+            {
+                "agent_id": sign, "name": sign, "value": None, "value_text": sign, "value_number": None,
+                "collected": True,
+            }
+        ],
+        actions=[
+            {
+                "name": sign, "action_type": sign, "return_value": f'"{sign}"', "error_message": sign,
+                "happened_at": NOW - HOUR,
+            }
+        ],
+        appointments=[
+            {
+                "starts_at": NOW, "ends_at": NOW, "service": sign, "caller_name": sign, "caller_phone": sign,
+                "calendar_event_id": sign, "link": sign,
+            }
+        ],
+        leads=[
+            {
+                "name": sign, "phone": sign, "email": sign, "intent": sign, "urgency": sign, "interest": sign,
+                "summary": sign,
+            }
+        ],
+    )  # fmt: skip
+
+    assert "first gnp.exe\\nsecond gnp.exe" in told(drawn("calls", {"call": "aisync/acme/call-1"}))
+    for show in call_detail.SECTIONS:
+        said = told(drawn("calls", {"call": "aisync/acme/call-1", "show": show}))
+        assert "gnp.exe" in said, show
+        assert not re.search("\u202e|\\\\u202e", said), show
 
 
 def test_words_of_another_name_are_not_put_into_the_agents_mouth() -> None:

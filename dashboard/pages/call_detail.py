@@ -119,7 +119,7 @@ def _summary(call: Called) -> None:
     _warnings(call)
     with st.container(border=True):
         if summary := call.text("summary"):
-            part.text("summary", summary)
+            part.text("summary", _readable(summary))
         part.facts("facts", _facts(call, number))
         _recording(call.text("recording_url"))
 
@@ -241,7 +241,7 @@ def _analysis(call: Called) -> None:
         return
     rows = []
     for place, item in enumerate(found):
-        text, tone = RESULT_WORDS.get(str(item["result"]), (str(item["result"]).replace("_", " "), "quiet"))
+        text, tone = RESULT_WORDS.get(str(item["result"]), (_cell(item["result"]).replace("_", " "), "quiet"))
         row = _row(place, item["criterion"], text, item["feedback"])
         rows.append(part.Row(id=row["id"], cells=[row["cells"][0], part.Cell(text=text, tone=tone), row["cells"][2]]))
     columns = [part.Column(title="Criterion"), part.Column(title="Result"), part.Column(title="Feedback", wrap=True)]
