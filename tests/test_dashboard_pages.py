@@ -12,16 +12,19 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from structlog.testing import capture_logs
 
+from analytics.query import Limits, Query
 from analytics.store import Batch, CallChange, DeliveryRow, Position, Store
 from calls.errors import BrokerUnavailable
 from calls.model import CallKey, DeadLetter, Delivery, Rules, Trust, Verdict
 from dashboard import part, words
 from dashboard.pages import call_detail
 from dashboard.pages.call_detail import turns
+from dashboard.pages.sql import EXAMPLES
 from ingest import relay_state
 from ingest.relay_state import RelayState
 from streams.kafka_state import KafkaState
 from tests.dashboards import drawn, served, told
+from tests.fixture_calls import counted, filled_store
 from tests.serving import Serving, serving
 from tests.storing import batch_of, call_of, event_of
 from tests.waiting import until
@@ -282,9 +285,48 @@ def test_an_overview_asks_all_its_numbers_at_once(store: Store, endpoint: Servin
     """What is not prepared is asked one by one, each with a scan of its own."""
     full(store)
     test = drawn()
-    # Cut by day, by hour, the period before, variables, left out; criteria; agents; the first call; freshness; what$
-    # what came to the door; two for the filters.
+    # Cut by day, by hour, the period before, variables, left out; criteria; agents; the first call; freshness; what
+    # came to the door; two for the filters.
     assert len(test.session_state["drawing"].asked) == 12
+
+
+def test_the_example_of_missed_goals_gives_the_calls_that_missed_theirs(tmp_path: Path) -> None:
+    """One row a call that counts as not met, with each criterion that it missed; other calls miss criteria, too."""
+    expected = {
+        truth.call_id: "; ".join(
+            name if judged == "false" else f"{name} (partly)"
+            for name, judged in truth.criteria.items()
+            if judged in ("false", "partial")
+        )
+        for truth in counted()
+        if truth.result == "not_met"
+    }
+    history = filled_store(tmp_path / "history.duckdb")
+    rows = asked(history, EXAMPLES / "3-not-met-and-why.sql")
+    history.close()
+
+    assert {row["call_id"]: row["criteria_not_met"] or "" for row in rows} == expected
+    assert len(rows) == len(expected)
+
+
+def test_the_example_of_missed_goals_says_why(store: Store) -> None:
+    """The judge's words beside each criterion, or the disposition where a platform does not judge."""
+    missed = [("tone", "partial", "Cold."), ("goal", "false", "No date."), ("greeting", "true", "Warm.")]
+    analysis = [{"criterion": name, "result": result, "feedback": why} for name, result, why in missed]
+    put(store, 1, result="not_met", analysis=analysis)
+    put(store, 2, result="not_met", disposition="not interested")
+    rows = asked(store, EXAMPLES / "3-not-met-and-why.sql")
+
+    assert [(row["disposition"], row["criteria_not_met"]) for row in rows] == [
+        ("not interested", None),
+        (None, "goal: No date.; tone (partly): Cold."),
+    ]
+
+
+def asked(store: Store, query: Path) -> list[dict[str, object]]:
+    """A query as the SQL endpoint asks it."""
+    rows: list[dict[str, object]] = Query(store.cursor, query.read_text(), {}, Limits()).run().table.to_pylist()
+    return rows
 
 
 def test_no_choice_is_empty_or_not_a_number(store: Store, endpoint: Serving) -> None:
