@@ -24,6 +24,7 @@ from types import MappingProxyType
 from analytics.cutting import BUCKETS
 from analytics.selection import (
     EVERY_CALL,
+    FILLED,
     FILTERS,
     GRAIN_US,
     RELATIONS,
@@ -38,8 +39,8 @@ from calls.errors import SettingsError
 from calls.provider import discover
 
 __all__ = [
-    "BUCKETS", "FILTERS", "GRAIN_US", "RELATIONS", "Better", "Filters", "Kind", "Metric", "Parameter", "Partial",
-    "Relation", "catalogue", "difference", "interval", "iso", "selected", "sends", "titles",
+    "BUCKETS", "FILLED", "FILTERS", "GRAIN_US", "RELATIONS", "Better", "Filters", "Kind", "Metric", "Parameter",
+    "Partial", "Relation", "catalogue", "difference", "interval", "iso", "selected", "sends", "titles",
 ]  # fmt: skip
 
 SHIPPED = Path(__file__).parent / "metrics"

@@ -26,6 +26,11 @@ Parameter: TypeAlias = "str | float | None"
 
 FILTERS = ("provider", "org", "agent_id", "campaign", "direction", "trust", "source")
 """The columns that can be filtered by."""
+FILLED = (
+    "(\"value\" IS NOT NULL AND CAST(\"value\" AS VARCHAR) NOT IN ('null', '[]', '{}') "
+    "AND trim(coalesce(value_text, CAST(\"value\" AS VARCHAR)), ' ') <> '')"
+)
+"""Whether a row of `call_variables` has a value that is not empty, as the roll-up counts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +268,7 @@ RELATIONS: Mapping[str, Relation] = MappingProxyType(
                 _CALL | {"name"},
                 '(SELECT calls.* EXCLUDE (agent_id), call_variables.agent_id, "name", counted_at AS bucket_start, '
                 "1 AS calls, CAST(collected AS INTEGER) AS collected, "
-                "CASE WHEN \"value\" IS NOT NULL AND CAST(\"value\" AS VARCHAR) NOT IN ('null', '[]', '{}') "
-                "AND trim(coalesce(value_text, CAST(\"value\" AS VARCHAR)), ' ') <> '' THEN 1 ELSE 0 END AS filled "
+                f"CAST({FILLED} AS INTEGER) AS filled "
                 f"FROM call_variables {_LISTED})",
             ),
         ),

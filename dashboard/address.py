@@ -32,9 +32,23 @@ def write(**values: str) -> None:
 
 def go(place: str, **values: str) -> NoReturn:
     """Leave for another page, with these values in its address."""
-    st.switch_page(
-        st.session_state["places"][place], query_params={key: value for key, value in values.items() if value}
-    )
+    after = {key: value for key, value in values.items() if value}
+    left = st.session_state.setdefault("left", {})
+    left[frozenset(after.items())] = place, st.query_params.to_dict()
+    st.switch_page(st.session_state["places"][place], query_params=after)
+
+
+def came_back(page: str) -> bool:
+    """Whether Back led to a page that was left by `go`; its address is as it was.
+
+    The browser's history holds the page that was left with the values of the one gone to: they are put into the
+    address before the page changes.
+    """
+    place, before = st.session_state.get("left", {}).get(frozenset(st.query_params.to_dict().items()), (page, {}))
+    if place == page:
+        return False
+    st.query_params.from_dict(before)
+    return True
 
 
 def link(place: str, **values: str) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import cast
 from zoneinfo import ZoneInfo
 
 from analytics.metric import Filters, Parameter, interval, selected, titles
 from analytics.together import Question
-from dashboard import charts, words
+from dashboard import charts, narrowing, words
 from dashboard.reader import Asked, Measured, Reader
 from dashboard.tiles import NONE
-from dashboard.view import bucket_start
+from dashboard.view import bucket_start, every_bucket
 
 CRITERIA_MOST = 12
 VARIABLES_MOST = 12
@@ -29,7 +29,10 @@ AGENT_NUMBERS = ("Calls", "Booked")
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A titled set of rows; `rows` is empty where there is nothing to show."""
+    """A titled set of rows; `rows` is empty where there is nothing to show.
+
+    A row may lead to its calls: `narrow` is what to narrow their list by (`narrowing.link`), `click` says so in words.
+    """
 
     title: str
     base: str
@@ -55,10 +58,9 @@ def questions(reader: Reader, filters: Filters, bucket: str) -> tuple[list[Quest
 def outcomes(reader: Reader, filters: Filters, bucket: str) -> Card:
     """Calls a bucket by connection, and since when there are any, where the range begins long before."""
     rows = reader.measure("attempts", filters, bucket=bucket, slice_by="connection")
-    return Card(
-        "Outcomes over time", f"calls by {bucket} and whom they reached", [row._asdict() for row in rows],
-        _nothing_before(reader, filters, bucket),
-    )  # fmt: skip
+    shown = [{**row._asdict(), **_outcome_calls(row, filters, bucket)} for row in rows]
+    note = _nothing_before(reader, filters, bucket)
+    return Card("Outcomes over time", f"calls by {bucket} and whom they reached", shown, note)
 
 
 def reasons(reader: Reader, filters: Filters) -> Card:
@@ -71,6 +73,7 @@ def reasons(reader: Reader, filters: Filters) -> Card:
         {
             "label": label, "value": value / (known or 1), "text": _part(value, known),
             "hint": words.PLAIN_REASONS.get(reason, "as the platform sends it"),
+            **_its_calls(end_call_reason=reason if reason in counts else ""),
         }
         for label, (reason, value) in zip(_distinct([reason for reason, _ in top]), top, strict=True)
     ]  # fmt: skip
@@ -92,9 +95,12 @@ def analysis(reader: Reader, filters: Filters) -> Card:
         n = sum(counts.values())
         text = _with_n(counts.get("true", 0), n)
         shown += [
-            {"criterion": label, "result": result, "calls": counts[result], "n": n, "text": text}
+            {
+                "criterion": label, "result": result, "calls": counts[result], "n": n, "text": text,
+                **_its_calls(criterion=criterion, judged=result),
+            }
             for result in sorted(counts)
-        ]
+        ]  # fmt: skip
     return Card(
         "Analysis", "judged calls that met, partly met or did not meet each criterion; n in brackets", shown,
         _analysis_note(len(order) - CRITERIA_MOST, {str(row["result"]) for row in rows}),
@@ -110,6 +116,7 @@ def variables(reader: Reader, filters: Filters) -> Card:
         {
             "label": label, "value": row.value, "text": _with_n(row.numerator or 0, row.denominator or 0),
             "hint": f"asked in {words.counted(row.denominator or 0, 'call', 'calls')}",
+            **_its_calls(variable=row.slice or "", filled="yes"),
         }
         for label, row in zip(_distinct([row.slice or "" for row in top]), top, strict=True)
     ]  # fmt: skip
@@ -137,7 +144,7 @@ def platforms(reader: Reader, filters: Filters) -> Card:
     shown = [
         {
             "label": titles().get(name, name), "value": value, "text": words.count(value),
-            "hint": words.share(value / everything, everything) + " of all",
+            "hint": words.share(value / everything, everything) + " of all", **_its_calls(provider=name),
         }
         for value, name in counts
     ]  # fmt: skip
@@ -186,6 +193,26 @@ def filled_in(query: str, params: Mapping[str, Parameter]) -> str:
     return re.sub(
         r"\$([a-z_0-9]+)", lambda found: _literal(params[found[1]]) if found[1] in params else found[0], query
     )
+
+
+def _its_calls(**values: str) -> dict[str, str]:
+    narrow = narrowing.link(**values)
+    return {"narrow": narrow, "click": "for its calls" if narrow else NONE}
+
+
+def _outcome_calls(row: Measured, filters: Filters, bucket: str) -> dict[str, str]:
+    """The list of calls knows whole days: what is cut finer leads to all such calls of the range."""
+    connection = row.slice or ""
+    if row.bucket is None or bucket == "hour":
+        return {**_its_calls(connection=connection), "click": "for all such calls in the range"}
+    zone = ZoneInfo(filters.zone)
+    start, end = (
+        datetime.fromtimestamp(moment / 1_000_000, zone).date() for moment in (filters.start, filters.end - 1)
+    )
+    after = every_bucket(row.bucket, row.bucket + timedelta(days=31), bucket)[1]
+    first, last = max(row.bucket.date(), start), min((after - timedelta(days=1)).date(), end)
+    days = {"range": "custom", "from": first.isoformat(), "to": last.isoformat()}
+    return _its_calls(connection=connection, **days)
 
 
 def _part(part: float, whole: float) -> str:

@@ -22,6 +22,8 @@ from dashboard.words import THIN, count
 Rows = Sequence[Mapping[str, Any]]
 """What a picture shows: a row's values by name."""
 
+CLICKED = "clicked"
+"""The name under which a picture tells which of its bars was clicked: the `narrow` of its row."""
 SERIES_MAX = 6
 FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
 """Of the same widths on all systems: a picture on paper is laid out here and drawn by who opens it."""
@@ -94,6 +96,8 @@ class Picture:
     look: str
     """A Vega-Lite specification as JSON, without data and without a font."""
     rows: Rows
+    leads: bool = False
+    """Whether a click on a bar leads to its calls."""
 
     def spec(self) -> dict[str, Any]:
         """The specification without its data, in the font of the pages."""
@@ -110,7 +114,14 @@ class Picture:
 
 
 def outcomes_over_time(
-    rows: Rows, theme: Theme, *, zone: str, bucket: str, buckets: Sequence[datetime], open_from: datetime | None = None
+    rows: Rows,
+    theme: Theme,
+    *,
+    zone: str,
+    bucket: str,
+    buckets: Sequence[datetime],
+    open_from: datetime | None = None,
+    leads: bool = False,
 ) -> Picture:
     """Calls a bucket by connection, stacked; `rows`: bucket (in the zone), slice (connection), value.
 
@@ -118,16 +129,18 @@ def outcomes_over_time(
     bucket that begins at `open_from` is not over yet and is drawn lighter.
     """
     counts: dict[tuple[datetime, str], float] = {}
+    calls = {}
     for row in rows:
         at = row["bucket"], row["slice"]
         counts[at] = counts.get(at, 0) + row["value"]
+        calls[at] = {name: row.get(name, "") for name in ("narrow", "click")}
     found = {connection for _, connection in counts}
     order = [*(key for key in CONNECTIONS if key in found), *sorted(found - set(CONNECTIONS))]
     shown = [
         {
             "key": f"{moment:{_KEY}}", "begins": f"{moment:%a %d %b %Y %H:%M}", "value": value, "told": count(value),
             "connection": CONNECTIONS.get(connection, connection), "rank": order.index(connection),
-            "open": open_from is not None and moment >= open_from,
+            "open": open_from is not None and moment >= open_from, **calls[moment, connection],
         }
         for (moment, connection), value in sorted(counts.items())
     ]  # fmt: skip
@@ -135,13 +148,13 @@ def outcomes_over_time(
     for (moment, _), value in counts.items():
         highest[moment] = highest.get(moment, 0) + value
     axis = tuple(f"{moment:{_KEY}}" for moment in sorted({*buckets, *highest}))
-    look = _stacked(theme, axis, bucket, tuple(order), zone, _round(max(highest.values(), default=1)))
-    return Picture(look, shown)
+    look = _stacked(theme, axis, bucket, tuple(order), zone, _round(max(highest.values(), default=1)), leads)
+    return Picture(look, shown, leads)
 
 
 @lru_cache(maxsize=_LOOKS)
 def _stacked(
-    theme: Theme, buckets: tuple[str, ...], bucket: str, order: tuple[str, ...], zone: str, most: float
+    theme: Theme, buckets: tuple[str, ...], bucket: str, order: tuple[str, ...], zone: str, most: float, leads: bool
 ) -> str:
     colours = connection_colours(theme)
     form = "%d %b" if bucket == "day" and len(buckets) > 14 else _FORMS[bucket]
@@ -183,18 +196,20 @@ def _stacked(
         )
         .properties(height=260)
     )  # fmt: skip
-    return _styled(chart, theme)
+    return _styled(_leading(chart) if leads else chart, theme)
 
 
-def bars(rows: Rows, theme: Theme, *, unit: str, colour: str | None = None) -> Picture:
+def bars(rows: Rows, theme: Theme, *, unit: str, colour: str | None = None, leads: bool = False) -> Picture:
     """Horizontal bars in the order given; `rows`: label, value (0..1 or a count), text (at the bar), hint (tooltip)."""
     longest = _rounded_up(max((float(row["value"]) for row in rows), default=1.0))
     labels = tuple(row["label"] for row in rows)
-    return Picture(_lying(theme, labels, longest, _letters(rows), unit, colour or theme.accent), rows)
+    return Picture(_lying(theme, labels, longest, _letters(rows), unit, colour or theme.accent, leads), rows, leads)
 
 
 @lru_cache(maxsize=_LOOKS)
-def _lying(theme: Theme, labels: tuple[str, ...], longest: float, letters: int, unit: str, colour: str) -> str:
+def _lying(
+    theme: Theme, labels: tuple[str, ...], longest: float, letters: int, unit: str, colour: str, leads: bool
+) -> str:
     base = alt.Chart().encode(
         y=_labels(labels),
         x=alt.X("value:Q", title=None, axis=None, scale=_up_to(longest, letters)),
@@ -204,13 +219,14 @@ def _lying(theme: Theme, labels: tuple[str, ...], longest: float, letters: int, 
             alt.Tooltip("hint:N", title="means"),
         ],
     )
-    chart = base.mark_bar(color=colour, cornerRadiusEnd=2, height={"band": 0.62}) + base.mark_text(
+    bar = base.mark_bar(color=colour, cornerRadiusEnd=2, height={"band": 0.62})
+    chart = (_leading(bar) if leads else bar) + base.mark_text(
         align="left", dx=5, color=theme.text, fontSize=12
     ).encode(text="text:N")
     return _styled(chart.properties(height=max(60, 30 * len(labels))), theme)
 
 
-def result_bars(rows: Rows, theme: Theme) -> Picture:
+def result_bars(rows: Rows, theme: Theme, *, leads: bool = False) -> Picture:
     """Criteria as shares of met, partly and not met; `rows`: criterion, result, calls, n, text (how many met).
 
     Results are `true`, `partial` and `false`; the text stands beside the bar.
@@ -228,11 +244,11 @@ def result_bars(rows: Rows, theme: Theme) -> Picture:
                 "first": first, "end": 1.0, "told": f"{count(row['calls'])} of {count(row['n'])} judged",
             }
         )  # fmt: skip
-    return Picture(_parts(theme, tuple(labels), _letters(rows)), shown)
+    return Picture(_parts(theme, tuple(labels), _letters(rows), leads), shown, leads)
 
 
 @lru_cache(maxsize=_LOOKS)
-def _parts(theme: Theme, labels: tuple[str, ...], letters: int) -> str:
+def _parts(theme: Theme, labels: tuple[str, ...], letters: int, leads: bool) -> str:
     width = _up_to(1, letters)
     coloured = (
         alt.Chart()
@@ -260,6 +276,7 @@ def _parts(theme: Theme, labels: tuple[str, ...], letters: int) -> str:
         .encode(y=_labels(labels), x=alt.X("end:Q", scale=width), text="text:N")
         .transform_filter("datum.first")
     )
+    coloured = _leading(coloured) if leads else coloured
     return _styled((coloured + text).properties(height=max(90, 30 * len(labels))), theme)
 
 
@@ -332,6 +349,15 @@ def _labels(names: Sequence[str]) -> alt.Y:
         title=None,
         axis=alt.Axis(ticks=False, domain=False, labelLimit=170, labelPadding=8, minExtent=40),
     )
+
+
+def _leading(bars: alt.Chart) -> alt.Chart:
+    """Bars that lead to their calls, and say so."""
+    chosen = alt.selection_point(name=CLICKED, fields=["narrow"], toggle=False)
+    bars = bars.copy()
+    bars.mark.cursor = "pointer"
+    bars.encoding.tooltip = [*bars.encoding.tooltip, alt.Tooltip("click:N")]
+    return bars.add_params(chosen).properties(name="bars")
 
 
 def _letters(rows: Rows) -> int:

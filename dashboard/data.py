@@ -149,11 +149,12 @@ def choices() -> Choices:
     return _worker().choices()
 
 
-def value_choices(column: str) -> list[str]:
-    """The values of a column of `rollup_calls`, most frequent first. Raises QueryError."""
+def value_choices(chosen: str, column: str, rollup: str = "rollup_calls") -> list[str]:
+    """The values of a roll-up's column, most frequent first; a rare one only if it is chosen. Raises QueryError."""
     rows = ask(
-        f"SELECT {column} AS value FROM rollup_calls WHERE {column} <> '' GROUP BY ALL ORDER BY sum(calls) DESC, value "
-        "LIMIT 200"
+        f"SELECT value FROM (SELECT \"{column}\" AS value, sum(calls) AS calls FROM {rollup} WHERE value <> '' "
+        "GROUP BY value ORDER BY value = $chosen DESC, sum(calls) DESC, value LIMIT 200) ORDER BY calls DESC, value",
+        {"chosen": chosen},
     )
     return [str(row["value"]) for row in rows]
 

@@ -38,9 +38,10 @@ class Choices:
 
 def bring_along(page: str) -> None:
     """Take the filters of the page before to this one, unless the address has some of its own."""
+    came_back = address.came_back(page)
+    elsewhere = not came_back and st.session_state.get("filters-page", page) != page
     # A zone stands in every address, so it tells nothing.
-    own = any(name in st.query_params for name in NAMES if name != "zone")
-    if st.session_state.get("filters-page", page) != page and not own:
+    if elsewhere and not any(name in st.query_params for name in NAMES if name != "zone"):
         address.write(**{**st.session_state.get("filters", {}), **st.query_params.to_dict()})
     st.session_state["filters-page"] = page
     # The viewer's own zone comes by itself; written, it would be one more step to go back.

@@ -199,6 +199,29 @@ def test_a_picture_has_the_font_of_what_is_around_it() -> None:
         assert chart.to_dict()["config"]["font"] == charts.FONT
 
 
+def test_bars_that_lead_to_their_calls_say_so_and_tell_which_was_clicked() -> None:
+    """With a hand for a cursor and a word in the tooltip; on paper, and where nothing follows, without."""
+    for picture, rows, more in (
+        (charts.outcomes_over_time, OUTCOMES, {"zone": "UTC", "bucket": "day", "buckets": DAYS}),
+        (charts.bars, BARS, {"unit": "x"}),
+        (charts.result_bars, RESULTS, {}),
+    ):
+        draw = cast(Callable[..., charts.Picture], picture)
+        leading = draw(all_with(rows, narrow="result=met", click="for its calls"), LIGHT, leads=True, **more)
+        bar = layers(leading)[0]
+        (selection,) = spec(leading)["params"]
+        assert selection == {
+            "name": charts.CLICKED, "views": [bar["name"]],
+            "select": {"type": "point", "fields": ["narrow"], "toggle": False},
+        }  # fmt: skip
+        assert bar["mark"]["cursor"] == "pointer"
+        assert bar["encoding"]["tooltip"][-1]["field"] == "click"
+        assert {row["narrow"] for row in rows_of(leading)} == {"result=met"}
+        plain = draw(rows, LIGHT, **more)
+        assert "params" not in spec(plain)
+        assert "cursor" not in layers(plain)[0]["mark"]
+
+
 def test_a_look_is_one_for_all_rows_of_a_shape() -> None:
     """A call more changes the rows only: nothing is drawn anew that could flicker."""
     for before, after in (

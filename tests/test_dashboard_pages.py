@@ -329,6 +329,79 @@ def asked(store: Store, query: Path) -> list[dict[str, object]]:
     return rows
 
 
+NAMED = 'it\'s "goal" -- ?'
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "left"),
+    [
+        ({"criterion": NAMED}, "12"),
+        ({"criterion": NAMED, "judged": "false"}, "2"),
+        ({"criterion": "tone", "judged": "false"}, "1"),
+        ({"judged": "false"}, "12"),
+        ({"variable": "city"}, "12"),
+        ({"variable": "city", "filled": "yes"}, "1"),
+        ({"variable": "city", "filled": "no"}, "2"),
+        ({"criterion": "tone", "variable": "city", "filled": "no"}, ""),
+        ({"counted": "yes"}, "123"),
+        ({"counted": "no"}, "4"),
+        ({"criterion": "nobody's", "variable": "x", "filled": "maybe"}, "1234"),
+    ],
+)
+def test_calls_are_narrowed_by_what_was_judged_and_collected(
+    narrowed: dict[str, str], left: str, store: Store, endpoint: Serving
+) -> None:
+    """By a criterion and its result, a variable and whether it has a value; one row of the list must have both."""
+    put(store, 1, analysis=[judged(NAMED, "true"), judged("tone", "false")], variables=[collected("city", "Bonn")])
+    put(store, 2, analysis=[judged(NAMED, "false")], variables=[collected("city", " ")])
+    put(store, 3)
+    put(store, 4, excluded="test")
+    test = drawn("calls", narrowed)
+
+    assert not test.exception
+    assert {f"call-{number}" for number in left} == set(re.findall(r'"aisync/acme/(call-\d)"', told(test)))
+
+
+def judged(criterion: str, result: str) -> dict[str, str]:
+    return {"criterion": criterion, "result": result, "feedback": ""}
+
+
+def collected(name: str, text: str) -> dict[str, object]:
+    return {
+        "agent_id": None, "name": name, "value": json.dumps(text), "value_text": text, "value_number": None,
+        "collected": True,
+    }  # fmt: skip
+
+
+def test_what_narrows_is_seen_and_can_be_taken_away(store: Store, endpoint: Serving) -> None:
+    """Each in a list of its own, with its words; what would say nothing alone is offered with the other only."""
+    full(store)
+    test = drawn("calls", {"criterion": "goal", "judged": "true", "counted": "yes"})
+    assert {"Criterion": "goal", "Judged": "met", "In the numbers": "counted"}.items() <= chosen(test).items()
+
+    next(box for box in test.selectbox if box.label == "Judged").select("").run()
+    assert address_of(test) == {"criterion": "goal", "counted": "yes"}
+    assert {"Judged", "Filled", "In the numbers"}.isdisjoint(chosen(drawn("calls")))
+
+
+def chosen(test: AppTest) -> dict[str, str]:
+    """What the lists of a page say."""
+    return {box.label: box.options[box.index or 0] for box in test.selectbox}
+
+
+def test_a_bar_that_was_clicked_leads_to_its_calls_once(store: Store, endpoint: Serving) -> None:
+    """With the filters of the overview; the drawing after that is of the overview again."""
+    full(store)
+    test = drawn(address={"range": "30d", "direction": "inbound"})
+    test.session_state["clicked"] = "criterion=goal&judged=true"
+    test.run()
+
+    assert address_of(test) == {
+        "range": "30d", "zone": "UTC", "direction": "inbound", "criterion": "goal", "judged": "true", "counted": "yes",
+    }  # fmt: skip
+    assert "clicked" not in test.session_state
+
+
 def test_no_choice_is_empty_or_not_a_number(store: Store, endpoint: Serving) -> None:
     """Calls without agent, name, direction or reason offer none to choose."""
     put(store, 1)
@@ -396,8 +469,7 @@ def test_a_wrong_address_is_mended(store: Store, endpoint: Serving) -> None:
     test = drawn("calls", wrong)
 
     assert not test.exception
-    left = {name: [value] if isinstance(value, str) else value for name, value in test.query_params.items()}
-    assert {name: value for name, value in left.items() if value != [""]} == {"agent": ["a1"]}
+    assert address_of(test) == {"agent": "a1"}
 
 
 def test_a_new_version_is_drawn_with_new_numbers(store: Store, endpoint: Serving) -> None:
@@ -627,6 +699,12 @@ def test_what_is_on_its_way_through_kafka_is_told_of(
         state.fault, state.partitions = None, dict.fromkeys(state.partitions, 0)
         relay_state.write(RelayState(position=12, journal_position=12, running=True).report(), tmp_path)
         until(lambda: "Kafka" not in told(drawn()))
+
+
+def address_of(test: AppTest) -> dict[str, str]:
+    """What the address holds; a test's own values are lists."""
+    found = {name: value if isinstance(value, str) else value[0] for name, value in test.query_params.items()}
+    return {name: value for name, value in found.items() if value}
 
 
 def _attempts(test: AppTest) -> str:

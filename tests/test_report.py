@@ -14,12 +14,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from analytics.metric import Filters, Parameter, catalogue, interval
+from analytics.metric import RELATIONS, Filters, Parameter, catalogue, interval
 from analytics.query import Limits, Query
 from analytics.store import Position, Store
 from calls.model import Delivery
 from calls.provider import named
-from dashboard import cards, report, words
+from dashboard import cards, narrowing, report, words
 from dashboard.reader import StoreReader
 from dashboard.view import View, of_days
 from streams.apply import Applier
@@ -41,9 +41,10 @@ CANARIES = (
 )
 
 
-def view(
-    first: date = date(2025, 10, 20), last: date = date(2025, 11, 3), only: Mapping[str, tuple[str, ...]] | None = None
-) -> View:
+DAYS = [date(2025, 10, 20), date(2025, 11, 3)]
+
+
+def view(first: date = DAYS[0], last: date = DAYS[1], only: Mapping[str, tuple[str, ...]] | None = None) -> View:
     return of_days(first, last, zone=ZONE, only=only or {}, now=MADE_AT)
 
 
@@ -402,3 +403,59 @@ def test_a_report_is_written_whole(reader: StoreReader, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(page(reader), encoding="utf-8")
     assert path.read_bytes().startswith(b'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">')
+
+
+@pytest.mark.parametrize("bucket", ["day", "week", "month"])
+def test_a_bar_of_the_outcomes_leads_to_as_many_calls_as_it_shows(reader: StoreReader, bucket: str) -> None:
+    """Also where a week or a month begins before the range, or ends after it."""
+    bars = cards.outcomes(reader, view().filters, bucket).rows
+
+    assert len(bars) > 5
+    assert [led_to(reader, bar["narrow"]) for bar in bars] == [bar["value"] for bar in bars]
+
+
+def test_a_bar_of_an_hour_leads_to_all_such_calls_of_the_range(reader: StoreReader) -> None:
+    """The list knows whole days, and the tooltip says what a click gives."""
+    bars = cards.outcomes(reader, view().filters, "hour").rows
+    persons = [bar for bar in bars if bar["slice"] == "person"]
+
+    assert {bar["click"] for bar in bars} == {"for all such calls in the range"}
+    assert {led_to(reader, bar["narrow"]) for bar in persons} == {sum(bar["value"] for bar in persons)}
+
+
+def test_every_other_bar_leads_to_as_many_calls_as_it_shows(reader: StoreReader) -> None:
+    """A reason to end, a result of a criterion, a variable that was filled, a platform."""
+    filters = view().filters
+    reasons = {row.slice: row.value for row in reader.measure("attempts", filters, slice_by="end_call_reason")}
+    filled = {row.slice: row.numerator for row in reader.measure("fill_rate", filters, slice_by="name")}
+    known = [bar for bar in cards.reasons(reader, filters).rows if bar["narrow"]]
+    judged, asked = cards.analysis(reader, filters).rows, cards.variables(reader, filters).rows
+    platforms = cards.platforms(reader, filters).rows
+
+    assert [led_to(reader, bar["narrow"]) for bar in known] == [reasons[bar["label"]] for bar in known]
+    assert [led_to(reader, bar["narrow"]) for bar in judged] == [bar["calls"] for bar in judged]
+    assert [led_to(reader, bar["narrow"]) for bar in asked] == [filled[bar["label"]] for bar in asked]
+    assert [led_to(reader, bar["narrow"]) for bar in platforms] == [bar["value"] for bar in platforms]
+    assert all(map(len, (known, judged, asked, platforms)))
+
+
+def test_names_that_look_like_sql_lead_to_their_calls(hostile: StoreReader) -> None:
+    """Whatever a platform calls a reason or a criterion is a value, in the address and in the query."""
+    asked = view().filters
+    bars = [row for card in (cards.reasons, cards.analysis, cards.variables) for row in card(hostile, asked).rows]
+
+    assert len(bars) == 3 * len(CANARIES)
+    assert {led_to(hostile, bar["narrow"]) for bar in bars} == {1}
+
+
+def led_to(reader: StoreReader, narrow: str) -> int:
+    """How many calls the list shows where a bar leads."""
+    asked = narrowing.of_link(narrow)
+    days = [date.fromisoformat(asked.pop(name)) for name in ("from", "to")] if asked.pop("range", "") else []
+    provider = asked.pop("provider", "")
+    first, last = days or DAYS
+    filters = view(first, last, {"provider": (provider,)} if provider else {}).filters
+    conditions, params = filters.conditions(RELATIONS["calls"])
+    narrows, values = narrowing.conditions({**asked, **narrowing.COUNTED})
+    where = " AND ".join([*conditions, *narrows])
+    return len(reader.ask(f"SELECT call_id FROM calls WHERE {where}", params | values))

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 import streamlit as st
 
 from analytics.contact import OUTSIDE_NUMBER
 from analytics.metric import RELATIONS, Filters, Parameter
-from dashboard import address, data, part, words
-from dashboard.charts import CONNECTIONS
+from dashboard import address, charts, data, narrowing, part, words
 from dashboard.empty import nothing_received, why_empty
 from dashboard.filters import kept, pick
 from dashboard.live import heading
+from dashboard.narrowing import NARROW
 from dashboard.pages import call_detail
 from dashboard.view import View, line
 
@@ -31,14 +32,24 @@ SORTS = {
     "longest": ("Longest first", "duration_s DESC NULLS LAST, counted_at DESC, call_id"),
     "changed": ("Last changed first", "last_received_at DESC, call_id"),
 }
-NARROW = {"connection": "Reached", "result": "Result", "end_call_reason": "End-call reason", "status": "Status"}
-RESULTS = {
-    "met": "met",
-    "partly": "partly",
-    "not_met": "not met",
-    "not_applicable": "not applicable",
-    "unknown": "unknown",
+WORDS: Mapping[str, Mapping[str, str]] = {
+    "connection": charts.CONNECTIONS,
+    "result": {
+        "met": "met",
+        "partly": "partly",
+        "not_met": "not met",
+        "not_applicable": "not applicable",
+        "unknown": "unknown",
+    },
+    "judged": {**{value: word for value, word, _ in charts.RESULTS}, "not_applicable": "not applicable"},
+    "filled": {"yes": "with a value", "no": "empty"},
+    "counted": {"yes": "counted", "no": "left out"},
 }
+"""What narrows by one of few values: each with its word; all others narrow by what the store holds."""
+IN_LISTS = {"criterion": ("criterion", "rollup_analysis"), "variable": ("name", "rollup_variables")}
+"""Which column of which roll-up holds the values of what narrows by a list of the call."""
+SHOWN_WITH = {"judged": "criterion", "filled": "variable", "counted": "counted"}
+"""What is offered only where the other one, or itself, narrows."""
 TONES = {
     "person": "good", "machine": "middle", "failed": "bad", "met": "good", "partly": "middle", "not_met": "bad",
 }  # fmt: skip
@@ -142,28 +153,30 @@ def _narrowed(filters: Filters) -> tuple[str, dict[str, Parameter], str]:
     conditions, params = filters.conditions(RELATIONS["calls"])
     with st.container(horizontal=True, key="narrow", gap="small"):
         text = address.type_in("Find", "find", placeholder="number, name, id, words said")
-        for name, label in NARROW.items():
-            value = address.choose(label, name, ["", *_values(name)], show=_shown)
-            if value:
-                conditions.append(f"{name} = $narrow_{name}")
-                params[f"narrow_{name}"] = value
+        narrows, values = narrowing.conditions({name: _choose(name) for name in NARROW if _offered(name)})
         sort = address.choose("Sort", "sort", list(SORTS), first="newest", show=lambda key: SORTS[key][0])
+    conditions += narrows
+    params |= values
     if (condition := searched(text)) is not None:
         conditions.append(condition.sql)
         params |= condition.params
     return " AND ".join(conditions), params, SORTS[sort][1]
 
 
-def _values(column: str) -> list[str]:
-    if column == "result":
-        return list(RESULTS)
-    if column == "connection":
-        return [str(key) for key in CONNECTIONS]
-    return data.value_choices(column)
+def _offered(name: str) -> bool:
+    return name not in SHOWN_WITH or bool(address.read(name) or address.read(SHOWN_WITH[name]))
 
 
-def _shown(value: str) -> str:
-    return words.label(CONNECTIONS.get(value) or RESULTS.get(value) or value, 40) if value else "All"
+def _choose(name: str) -> str:
+    return address.choose(NARROW[name].label, name, ["", *_values(name)], show=partial(_shown, name))
+
+
+def _values(name: str) -> list[str]:
+    return list(WORDS.get(name, ())) or data.value_choices(address.read(name), *IN_LISTS.get(name, (name,)))
+
+
+def _shown(name: str, value: str) -> str:
+    return words.label(WORDS.get(name, {}).get(value, value), 40) if value else "All"
 
 
 def _list(view: View, where: str, params: dict[str, Parameter], order: str, found: int) -> None:
@@ -211,12 +224,12 @@ def _row(row: Mapping[str, object], zone: str, now: datetime, along: Mapping[str
             part.Cell(text=_text(row["agent"])),
             part.Cell(text=data.titles().get(str(row["provider"]), str(row["provider"]))),
             part.Cell(
-                text=_shown(str(row["connection"])),
+                text=_shown("connection", str(row["connection"])),
                 tone=TONES.get(str(row["connection"]), "quiet"),
                 hint=_text(row["direction"]),
             ),
             part.Cell(text=_length(row["duration_s"])),
-            part.Cell(text=_shown(str(row["result"])), tone=TONES.get(str(row["result"]), "quiet")),
+            part.Cell(text=_shown("result", str(row["result"])), tone=TONES.get(str(row["result"]), "quiet")),
             part.Cell(
                 text=_text(row["end_call_reason"]), hint=words.PLAIN_REASONS.get(_text(row["end_call_reason"]), "")
             ),

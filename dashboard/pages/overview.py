@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 import pyarrow as pa
 import streamlit as st
 
 from analytics.metric import Kind, Metric
 from analytics.together import Question
-from dashboard import address, cards, charts, data, part
+from dashboard import address, cards, charts, data, narrowing, part
 from dashboard.cards import Card
 from dashboard.charts import Picture
 from dashboard.empty import nothing_received, why_empty
@@ -26,7 +27,9 @@ Draw = Callable[[charts.Rows], Picture]
 
 
 def render() -> None:
-    """Draw the page."""
+    """Draw the page, or leave for the calls of the bar that was just clicked."""
+    if narrow := st.session_state.pop("clicked", ""):
+        address.go("calls", **{**_along(), **narrowing.of_link(narrow)})
     choices = data.choices()
     head, choose = st.columns([1, 2], vertical_alignment="bottom")
     with choose:
@@ -110,24 +113,25 @@ def _charts(reader: Reader, view: View) -> None:
         _chart(
             cards.outcomes(reader, filters, view.bucket), view, "calls", None,
             lambda rows: charts.outcomes_over_time(
-                rows, theme, zone=filters.zone, bucket=view.bucket, buckets=view.buckets, open_from=view.open_from
+                rows, theme, zone=filters.zone, bucket=view.bucket, buckets=view.buckets, open_from=view.open_from,
+                leads=True,
             ),
         )  # fmt: skip
     with right:
         _chart(
             cards.reasons(reader, filters), view, "end-call reasons", "end_call_reason",
-            lambda rows: charts.bars(rows, theme, unit="share"),
+            lambda rows: charts.bars(rows, theme, unit="share", leads=True),
         )  # fmt: skip
     left, right = st.columns([3, 2])
     with left:
         _chart(
             cards.analysis(reader, filters), view, "analysis", "call_analysis",
-            lambda rows: charts.result_bars(rows, theme),
+            lambda rows: charts.result_bars(rows, theme, leads=True),
         )  # fmt: skip
     with right:
         _chart(
             cards.variables(reader, filters), view, "collected variables", "call_variables",
-            lambda rows: charts.bars(rows, theme, unit="filled", colour=theme.categories[2]),
+            lambda rows: charts.bars(rows, theme, unit="filled", colour=theme.categories[2], leads=True),
         )  # fmt: skip
     left, right = st.columns([3, 2])
     with left:
@@ -136,8 +140,9 @@ def _charts(reader: Reader, view: View) -> None:
         )
     with right:
         _chart(
-            cards.platforms(reader, filters), view, "calls", None, lambda rows: charts.bars(rows, theme, unit="calls")
-        )
+            cards.platforms(reader, filters), view, "calls", None,
+            lambda rows: charts.bars(rows, theme, unit="calls", leads=True),
+        )  # fmt: skip
 
 
 def _chart(card: Card, view: View, what: str, column: str | None, draw: Draw) -> None:
@@ -148,10 +153,22 @@ def _chart(card: Card, view: View, what: str, column: str | None, draw: Draw) ->
         else:
             picture = draw(card.rows)
             st.vega_lite_chart(
-                _arrow(picture.rows), picture.spec(), theme=None, key=card.title, alt=f"{card.title}: {card.base}"
-            )
+                _arrow(picture.rows), picture.spec(), theme=None, key=card.title, alt=f"{card.title}: {card.base}",
+                on_select=partial(_clicked, card.title) if picture.leads else "ignore",
+            )  # fmt: skip
         if card.note:
             st.caption(literal(card.note))
+
+
+def _clicked(key: str) -> None:
+    """Remember where the bar leads, for the drawing that follows: a click is no state of the page that would last."""
+    found = st.session_state[key]["selection"].get(charts.CLICKED)
+    st.session_state["clicked"] = found[0]["narrow"] if found else ""
+
+
+def _along() -> dict[str, str]:
+    """The filters, for the calls behind a number."""
+    return {**kept(), **narrowing.COUNTED}
 
 
 def _arrow(rows: charts.Rows) -> pa.Table:
@@ -167,7 +184,7 @@ def _agents(card: Card) -> None:
             part.Column(title=name, number=place > 0, narrow=place > 3)
             for place, name in enumerate(cards.AGENT_COLUMNS)
         ]
-        along = kept()
+        along = _along()
         rows = []
         for told in card.rows:
             agent = str(told["id"])
