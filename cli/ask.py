@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from zoneinfo import ZoneInfo
 
 import msgspec
 import typer
@@ -240,7 +241,11 @@ def _values(
     rows = []
     for row in answer.to_pylist():
         at = row["bucket"]
-        told = {"bucket": at.isoformat() if at is not None else None, **{key: row[key] for key in list(row)[1:]}}
+        # With its offset, so that it is the day that was asked for and still one moment.
+        told = {
+            "bucket": at.astimezone(ZoneInfo(zone)).isoformat() if at is not None else None,
+            **{key: row[key] for key in list(row)[1:]},
+        }
         if metric.kind is Kind.SHARE:
             base = float(row["denominator"] or 0)
             low, high = interval(float(row["numerator"] or 0), base) if base else (None, None)

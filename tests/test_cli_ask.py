@@ -262,6 +262,14 @@ def test_a_share_comes_with_its_n_and_interval(folder: Path) -> None:
         assert float(str(one["low"])) < float(str(one["value"])) <= float(str(one["high"]))
 
 
+@pytest.mark.parametrize("form", ["json", "md"])
+def test_a_day_of_a_zone_begins_at_its_midnight(folder: Path, form: str) -> None:
+    """With its offset: in UTC the day before would stand there."""
+    day = ["--from", "2026-11-18", "--to", "2026-11-18", "--zone", "Europe/Berlin", "--bucket", "day"]
+
+    assert "2026-11-18T00:00:00+01:00" in told(run(folder, "metrics", "attempts", *day, "--format", form))
+
+
 def test_a_metric_can_be_asked_of_one_client(tmp_path: Path) -> None:
     """And of an agent by the name that people know, as in a report."""
     command.stock_of_clients(tmp_path, {"aisync": "acme", "callsync": "beta"}, 24)
