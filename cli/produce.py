@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from calls import settings as all_settings
 from calls.errors import CalltallyError, StoreLocked
 from cli import panels
 from cli.asking import asking
-from cli.narrowed import Agent, Asked, Org, Provider, agent_names, clients, only
+from cli.narrowed import NAME_MOST, Agent, Asked, Org, Provider, agent_names, clients, only
 from cli.output import progress, put, say, whole_file
 from cli.period import From, To, Zone
 
@@ -66,7 +67,8 @@ def report(
         ReportFormat | None, typer.Option("--format", help="Default: what the ending of -o says, else html.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Default: a name made of the range; '-' is standard output.")
+        Path | None,
+        typer.Option("-o", "--output", help="Default: a name made of client and range; '-' is standard output."),
     ] = None,
 ) -> None:
     """Write a report: one HTML page with charts that opens offline, or its numbers as a table.
@@ -88,7 +90,7 @@ def report(
         names = agent_names(ask)
         view = view_of(start, end, zone=zone, only=only(ask, Asked(provider, agent, org)), now=now)
         content = _report(chosen, reader, view, title=title, names=names, now=now, settings=settings)
-    path = output or Path(f"calltally-{_days(view)}.{chosen}")
+    path = output or Path(f"calltally{_of_clients(org or [])}-{_days(view)}.{chosen}")
     if chosen in (ReportFormat.XLSX, ReportFormat.PARQUET):
         _refuse_terminal(path)
     put(content, path)
@@ -193,6 +195,11 @@ def _report(
             return made.workbook(table, view.filters.zone, head)
         case _:
             return to_bytes(table, Form(form))
+
+
+def _of_clients(orgs: list[str]) -> str:
+    """For the name of a file: one client's report must not take the place of another's."""
+    return "".join("-" + re.sub(r"[^\w.-]+", "_", org) for org in orgs)[:NAME_MOST]
 
 
 def _days(view: View) -> str:

@@ -162,7 +162,7 @@ def workbook(table: pa.Table, zone: str, head: Header) -> bytes:
         "Made": head.made,
         **({"Note": head.demo} if head.demo else {}),
     }
-    first = pa.Table.from_arrays([pa.array(about), pa.array(about.values())], names=["Report", head.title])
+    first = pa.Table.from_arrays([pa.array(list(about)), pa.array(list(about.values()))], names=["Report", head.title])
     return exports.workbook({"About": first, head.title: _for_people(table, zone)})
 
 

@@ -98,6 +98,15 @@ def test_a_report_names_its_file_after_the_range(folder: Path) -> None:
     assert "calltally-2026-11-18.md" in done.stderr.decode()
 
 
+def test_reports_of_two_clients_are_two_files(clients: Path) -> None:
+    """The second must not take the place of the first, which somebody is about to send."""
+    for org in ("acme", "beta"):
+        told(run(clients, "report", *DAY, "--format", "csv", "--org", org))
+
+    assert (clients / "calltally-acme-2026-11-18.csv").exists()
+    assert (clients / "calltally-beta-2026-11-18.csv").exists()
+
+
 def test_a_report_without_a_store_says_how_to_get_one(tmp_path: Path) -> None:
     """Nothing runs and nothing ever did."""
     command.settings_file(tmp_path)
