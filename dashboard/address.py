@@ -14,6 +14,9 @@ import streamlit as st
 
 PAGE = "page"
 """Which page of a list; back to the first whenever anything else changes."""
+PAGES_SHOWN = 5
+PAGES_WIDTH = 300
+"""Pixels that hold so many pages beside the arrows, also where their numbers have five digits."""
 TEXT_MOST = 200
 
 
@@ -122,7 +125,10 @@ def turn(pages: int) -> None:
     wanted = page(pages)
     # Another page is another widget: a value set for it would be one too many beside its default.
     key = f"in-{PAGE}-{wanted}"
-    st.pagination(pages, default=wanted, key=key, on_change=_turned, args=(key,), max_visible_pages=5)
+    # Without a width it takes that of its buttons, and leaves out pages, as if for want of room, where they are few.
+    st.pagination(
+        pages, default=wanted, key=key, on_change=_turned, args=(key,), max_visible_pages=PAGES_SHOWN, width=PAGES_WIDTH
+    )
 
 
 def _in_step(name: str, value: str) -> str:

@@ -189,7 +189,7 @@ def _list(view: View, where: str, params: dict[str, Parameter], order: str, foun
     # Only on top of the newest calls does a new row mean a new call.
     mark = f"{where}{params}" if page == 1 and order == SORTS["newest"][1] else ""
     opened = part.table("calls", COLUMNS, shown, label="Calls", mark_new=_without_time(mark, params))
-    left, right = st.columns([1, 1], vertical_alignment="center")
+    left, right = st.columns([2, 3], vertical_alignment="center")
     with left:
         st.caption(f"{words.counted(found, 'call', 'calls')}; a row opens the call")
     with right, st.container(horizontal=True, horizontal_alignment="right"):
