@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from itertools import permutations
 from urllib.parse import quote, urlencode
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.e2e.browsing import HOSTILE, Site, Watched, settled, wait
+from dashboard.pages.call_list import ROWS_A_PAGE
+from dashboard.part import FOLDER
+from tests.e2e.browsing import HOSTILE, PROVIDERS, Site, Watched, settled, wait
 
 pytestmark = pytest.mark.browser
 
@@ -74,6 +78,39 @@ def test_the_address_holds_filter_sort_and_page(tab: Watched, site: Site) -> Non
     expect(page).not_to_have_url(re.compile("999"))
 
 
+@pytest.mark.parametrize("width", [390, 769, 1440])
+def test_each_of_a_few_pages_has_a_button(tab: Watched, site: Site, width: int) -> None:
+    """Where so few are, nobody should have to walk through them by arrows."""
+    page = tab.page
+    page.set_viewport_size({"width": width, "height": 900})
+    for provider in PROVIDERS:
+        page.goto(site.url("calls", provider=provider))
+        told = page.get_by_text("a row opens the call").inner_text()
+        pages = -(-int(told.split()[0]) // ROWS_A_PAGE)
+        assert 2 <= pages <= 5
+        expected = [str(number) for number in range(1, pages + 1)]
+        buttons = page.get_by_role("button", name=re.compile("^Page [0-9]+$"))
+        wait(page, lambda buttons=buttons, expected=expected: buttons.all_inner_texts() == expected, provider)  # type: ignore[misc]
+
+
+def test_a_long_name_leaves_the_number_in_sight(tab: Watched, site: Site) -> None:
+    """Who calls back looks for the number, however much room the name takes."""
+    name = "Maximiliane Alexandra Friederike von Hohenlohe-Schillingsfürst zu Waldenburg"
+    site.call(call_id="long-name", caller_name=name, caller_phone="+493055501234")
+    page = tab.page
+    page.goto(site.url("calls", find="long-name"))
+    person = rows(page).locator("td").nth(1)
+    expect(person).to_contain_text("34")
+
+    for width in (1440, 1024, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        number, cell = person.locator(".below").bounding_box(), person.bounding_box()
+        assert number is not None, width
+        assert cell is not None, width
+        assert number["x"] + number["width"] <= cell["x"] + cell["width"], width
+        assert number["y"] + number["height"] <= cell["y"] + cell["height"], width
+
+
 def test_a_row_opens_the_call_and_back_leads_to_the_list_as_it_was(tab: Watched, site: Site) -> None:
     """By mouse and by keyboard; the address alone leads there, too."""
     page = tab.page
@@ -97,6 +134,53 @@ def test_a_row_opens_the_call_and_back_leads_to_the_list_as_it_was(tab: Watched,
     page.get_by_role("button", name="All calls").click()
     expect(rows(page).first).to_be_visible()
     expect(page).to_have_url(re.compile("provider=synthflow"))
+
+
+def test_a_row_that_changes_its_place_keeps_the_focus(tab: Watched, site: Site) -> None:
+    """Who walks through the list by keyboard goes on from where they are, whatever arrives meanwhile."""
+    for number in (1, 2, 3):
+        site.call(call_id=f"rising-{number}")
+    page = tab.page
+    page.goto(site.url("calls", find="rising-", sort="changed"))
+    wait(page, lambda: [_number(row) for row in opened(page)] == ["3", "2", "1"], "the last changed first")
+    settled(page)
+    link = rows(page).filter(has=page.locator('a[href*="rising-2"]')).get_by_role("link")
+    link.focus()
+
+    site.post("inboundflow", json.dumps({"event": "call.transferred", "data": {"call_id": "rising-2"}}).encode())
+
+    wait(page, lambda: [_number(row) for row in opened(page)] == ["2", "3", "1"], "it is on top")
+    expect(link).to_be_focused()
+
+
+def test_whatever_comes_goes_or_moves_the_row_with_the_focus_keeps_it(tab: Watched) -> None:
+    """As long as it is listed, wherever it stood and stands."""
+    script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("shared.js", "table.js"))
+    after = ["".join(rows) for length in range(1, 5) for rows in permutations("ABCDN", length)]
+    changes = [(held, rows) for rows in after for held in "ABCD" if held in rows]
+
+    wrong = tab.page.evaluate(
+        """async ([script, changes]) => {
+            const table = await import(URL.createObjectURL(new Blob([script], {type: "text/javascript"})));
+            const draw = (parentElement, rows) => table.default({parentElement, data: {
+                columns: [{title: "Who"}],
+                rows: [...rows].map((id) => ({id, href: "?" + id, cells: [{text: id}]})),
+            }});
+            return changes.filter(([held, rows]) => {
+                const place = document.body.appendChild(document.createElement("div"));
+                draw(place, "ABCD");
+                place.querySelector(`[data-id="${held}"] a`).focus();
+                draw(place, rows);
+                const shown = [...place.querySelectorAll("tbody tr")].map((row) => row.dataset.id).join("");
+                const focused = document.activeElement.closest("tr")?.dataset.id;
+                place.remove();
+                return shown !== rows || focused !== held;
+            });
+        }""",
+        [script, changes],
+    )
+
+    assert wrong == []
 
 
 def test_a_call_shows_all_that_is_known_of_it(tab: Watched, site: Site) -> None:
@@ -169,6 +253,10 @@ def test_a_call_that_is_not_there_is_said_so(tab: Watched, site: Site) -> None:
     for call in ("synthflow//nobody", "nonsense", "a/b/c/d/e", "%00/%ff/x"):
         page.goto(site.url("calls", call=call))
         expect(page.get_by_text("There is no such call.")).to_be_visible()
+
+
+def _number(row: str) -> str:
+    return row.rpartition("-")[2]
 
 
 def _org(site: Site, call_id: str) -> str:
