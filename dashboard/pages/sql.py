@@ -65,7 +65,7 @@ def _editor() -> None:
     texts = {**dict(_saved(data.queries_folder())), **dict(_saved(EXAMPLES))}
     first = next(iter(texts.values()), "")
     asked = _query()
-    # Back, a link or another query opened: the editor follows the address.
+    # Back, a link, another query opened, or the page come back to: the editor follows the address.
     if asked != st.session_state.get("edited") or "editor" not in st.session_state:
         st.session_state["edited"] = asked
         st.session_state["editor"] = asked or first
@@ -78,24 +78,36 @@ def _editor() -> None:
 
 
 def _remember() -> None:
-    if query := _query():
-        recent = [query, *(one for one in st.session_state.get("recent", []) if one != query)]
-        st.session_state["recent"] = recent[:RECENT_MOST]
+    """Keep the query of the address; who comes back by the menu, whose link has none, finds the last one again."""
+    if query := address.read("sql").strip():
+        _put_first(query)
+    elif "editor" not in st.session_state and (last := _query()):
+        # Only on coming back: who goes back in the browser's history would never get past it.
+        _take(last)
 
 
 def _query() -> str:
-    """The query of the address, or the one that is too long for it."""
-    return address.read("sql").strip() or str(st.session_state.get("too-long", ""))
+    """The query of the address; where it has none, the last one, which may be too long for it."""
+    return address.read("sql").strip() or next(iter(st.session_state.get("recent", [])), "")
+
+
+def _take(query: str) -> None:
+    _put_first(query)
+    address.write(sql=query if len(query) <= LINK_MOST else "")
+
+
+def _put_first(query: str) -> None:
+    recent = [query, *(one for one in st.session_state.get("recent", []) if one != query)]
+    st.session_state["recent"] = recent[:RECENT_MOST]
 
 
 def _run() -> None:
     text = str(st.session_state["editor"]).strip()
-    fits = len(text) <= LINK_MOST
-    st.session_state["too-long"] = "" if fits else text
-    st.session_state["edited"] = text
-    # A query that is run again is asked again, whatever is known of it.
-    st.session_state["asked"] = None
-    address.write(sql=text if fits else "")
+    if text:
+        st.session_state["edited"] = text
+        # A query that is run again is asked again, whatever is known of it.
+        st.session_state["asked"] = None
+        _take(text)
 
 
 def _open_another(texts: Mapping[str, str]) -> None:
@@ -106,8 +118,7 @@ def _open_another(texts: Mapping[str, str]) -> None:
         chosen = st.session_state["open-query"]
         st.session_state["open-query"] = None
         if chosen in offered:
-            st.session_state["too-long"] = ""
-            address.write(sql=offered[chosen])
+            _take(offered[chosen])
 
     st.selectbox(
         "Open a query", list(offered), index=None, key="open-query", on_change=opened, label_visibility="collapsed",
@@ -176,12 +187,12 @@ def _show(asked: Asked) -> None:
         words.counted(asked.table.num_rows, "row", "rows"),
         words.counted(asked.table.num_columns, "column", "columns"),
         f"{asked.took_ms:,.0f} ms",
-        f"asked {words.local(asked.at, zone())}",
-        "times in UTC",
+        f"asked {words.local(asked.at, zone())} {zone()}",
+        "times in the answer are UTC",
     ]
     if asked.table.num_rows > SHOWN_MOST:
         told.append(f"the first {words.count(SHOWN_MOST)} are shown, the files hold all")
-    if not address.read("sql"):
+    if len(asked.query) > LINK_MOST:
         told.append("too long for an address, so not in the link")
     st.caption(literal(" · ".join(told)))
     _downloads(asked.table)

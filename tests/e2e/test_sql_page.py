@@ -40,6 +40,32 @@ def test_a_query_is_run_by_keyboard_and_stays_in_the_address(tab: Watched, site:
     expect(page.get_by_text("1 row · 1 column")).to_be_visible()
 
 
+def test_a_query_and_its_answer_are_there_for_who_comes_back_by_the_menu(tab: Watched, site: Site) -> None:
+    """Whose link names no query; the address does again, so that a reload and a copied link show the same."""
+    page = tab.page
+    page.goto(site.url("sql"))
+    run(page, "SELECT 6 * 7 AS answer")
+    told = page.get_by_text("1 row · 1 column")
+    expect(told).to_be_visible()
+    asked = told.inner_text()
+    page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+
+    page.get_by_role("link", name="SQL").click()
+
+    expect(page.get_by_role("textbox", name="Query")).to_have_value("SELECT 6 * 7 AS answer")
+    expect(told).to_have_text(asked)
+    expect(page).to_have_url(re.compile(r"sql=SELECT"))
+
+
+def test_an_answer_names_the_zone_of_each_of_its_times(tab: Watched, site: Site) -> None:
+    """It was asked by the viewer's clock, and its rows have UTC."""
+    page = tab.page
+    page.goto(site.url("sql", sql="SELECT 1 AS one"))
+
+    expect(page.get_by_text(re.compile("asked .* Europe/Berlin · times in the answer are UTC"))).to_be_visible()
+
+
 WRONG = {
     "SELECT * FROM read_csv('/etc/passwd')": "read_csv",
     "SELECT nothing FROM calls": "nothing",
