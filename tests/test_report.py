@@ -41,10 +41,9 @@ CANARIES = (
 )
 
 
-DAYS = [date(2025, 10, 20), date(2025, 11, 3)]
-
-
-def view(first: date = DAYS[0], last: date = DAYS[1], only: Mapping[str, tuple[str, ...]] | None = None) -> View:
+def view(
+    first: date = date(2025, 10, 20), last: date = date(2025, 11, 3), only: Mapping[str, tuple[str, ...]] | None = None
+) -> View:
     return of_days(first, last, zone=ZONE, only=only or {}, now=MADE_AT)
 
 
@@ -451,10 +450,10 @@ def test_names_that_look_like_sql_lead_to_their_calls(hostile: StoreReader) -> N
 def led_to(reader: StoreReader, narrow: str) -> int:
     """How many calls the list shows where a bar leads."""
     asked = narrowing.of_link(narrow)
-    days = [date.fromisoformat(asked.pop(name)) for name in ("from", "to")] if asked.pop("range", "") else []
     provider = asked.pop("provider", "")
-    first, last = days or DAYS
-    filters = view(first, last, {"provider": (provider,)} if provider else {}).filters
+    filters = view(only={"provider": (provider,)} if provider else {}).filters
+    if asked.pop("range", ""):
+        filters = view(date.fromisoformat(asked.pop("from")), date.fromisoformat(asked.pop("to"))).filters
     conditions, params = filters.conditions(RELATIONS["calls"])
     narrows, values = narrowing.conditions({**asked, **narrowing.COUNTED})
     where = " AND ".join([*conditions, *narrows])

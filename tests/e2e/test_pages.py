@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.command import run, told
 from tests.e2e.browsing import Site, Watched, contrast, ratio, settled, shows, tile, wait
@@ -169,6 +169,103 @@ def test_an_agent_opens_its_calls(tab: Watched, site: Site) -> None:
 
     expect(page.get_by_role("heading", name="Calls", level=1)).to_be_visible()
     expect(page).to_have_url(re.compile(r"/calls\?.*agent="))
+
+
+def bar(page: Page, card: str, *words: str) -> Locator:
+    """The bar of a card's picture that tells all these words."""
+    chart = page.locator('[data-testid="stVerticalBlock"]', has_text=card).locator('[data-testid="stVegaLiteChart"]')
+    return chart.locator(".mark-rect path" + "".join(f'[aria-label*="{word}"]' for word in words)).first
+
+
+def point_at(page: Page, shown: Locator) -> None:
+    """Move to a bar of the finished picture, until it says that it can be clicked."""
+    settled(page)
+    shown.hover()
+    expect(page.locator("#vg-tooltip-element.visible")).to_contain_text("for its calls")
+
+
+LISTED = "FROM calls WHERE excluded IS NULL AND provider = 'synthflow'"
+BARS = [
+    (("Outcomes over time", "reached: machine"), f"SELECT count(*) {LISTED} AND connection = 'machine'"),
+    (("Why calls ended", "human_goodbye"), f"SELECT count(*) {LISTED} AND end_call_reason = 'human_goodbye'"),
+    (
+        ("Analysis", "criterion: goal", "outcome: not met"),
+        "SELECT count(*) FROM call_analysis JOIN calls USING (provider, org, call_id) WHERE excluded IS NULL AND "
+        "provider = 'synthflow' AND criterion = 'goal' AND call_analysis.result = 'false'",
+    ),
+    (
+        ("Collected variables", "label: user_name"),
+        "SELECT count(*) FROM call_variables JOIN calls USING (provider, org, call_id) WHERE excluded IS NULL AND "
+        "provider = 'synthflow' AND name = 'user_name' AND value_text <> ''",
+    ),
+]
+
+
+@pytest.mark.parametrize(("where", "count"), BARS, ids=[where[0] for where, _ in BARS])
+def test_a_bar_leads_to_its_calls_and_back(tab: Watched, site: Site, where: tuple[str, ...], count: str) -> None:
+    """As many as it shows, with the filters of the overview; Back leads to those, and the same bar leads on again."""
+    page = tab.page
+    here = site.url(provider="synthflow", range="30d")
+    page.goto(here)
+    for _ in range(2):
+        clicked = bar(page, *where)
+        point_at(page, clicked)
+        expect(clicked).to_have_css("cursor", "pointer")
+        clicked.click()
+        expect(page.get_by_role("heading", name="Calls", level=1)).to_be_visible()
+        expect(page.get_by_text(re.compile(rf"^{site.number(count)} calls?; a row opens"))).to_be_visible()
+        expect(page).to_have_url(re.compile("provider=synthflow"))
+
+        page.go_back()
+        expect(page.get_by_role("heading", name="Overview", level=1)).to_be_visible()
+        expect(page).to_have_url(here)
+
+
+def test_what_a_bar_led_to_outlasts_a_reload_and_can_be_taken_away(tab: Watched, site: Site) -> None:
+    """The address says it, a list of its own shows it, and Back brings it again."""
+    page = tab.page
+    page.goto(site.url())
+    clicked = bar(page, "Analysis", "criterion: goal", "outcome: not met")
+    point_at(page, clicked)
+    clicked.click()
+    listed = page.get_by_text(re.compile("; a row opens"))
+    narrowed = listed.inner_text()
+    page.reload()
+    expect(listed).to_have_text(narrowed)
+    expect(page).to_have_url(re.compile("criterion=goal&judged=false"))
+
+    page.get_by_role("combobox", name="Criterion").click()
+    page.get_by_role("option", name="All").click()
+    expect(page).not_to_have_url(re.compile("criterion"))
+    page.get_by_role("combobox", name="Judged").click()
+    page.get_by_role("option", name="All").click()
+    expect(listed).not_to_have_text(narrowed)
+
+    page.go_back()
+    page.go_back()
+    expect(listed).to_have_text(narrowed)
+
+
+def test_new_calls_do_not_repeat_a_click(tab: Watched, site: Site) -> None:
+    """Who came back stays on the overview while it goes on, and a bar that a new call has changed leads on."""
+    page = tab.page
+    page.goto(site.url())
+    persons = bar(page, "Outcomes over time", "reached: person")
+    point_at(page, persons)
+    persons.click()
+    expect(page.get_by_role("heading", name="Calls", level=1)).to_be_visible()
+    page.go_back()
+    attempts = site.number(f"SELECT count(*) {COUNTED}")
+    shows(page, "attempts", attempts)
+    for number in range(1, 4):
+        site.call()
+        shows(page, "attempts", attempts + number)
+    expect(page.get_by_role("heading", name="Overview", level=1)).to_be_visible()
+
+    point_at(page, persons)
+    (number,) = re.findall(r"calls: (\d+)", persons.get_attribute("aria-label") or "")
+    persons.click()
+    expect(page.get_by_text(re.compile(rf"^{number} calls; a row opens"))).to_be_visible()
 
 
 def test_a_chart_without_data_says_why(tab: Watched, site: Site) -> None:
