@@ -286,8 +286,9 @@ class _Cell:
             return _part(numerator, denominator)
         low, high = interval(numerator, denominator)
         digits = 1 if denominator >= words.DECIMAL_N else 0
-        sure = f"{low * 100:.{digits}f}{NONE}{high * 100:.{digits}f}"
-        return f"{_part(numerator, denominator)} ({sure}, n {words.count(denominator)})"
+        # Where it takes several lines, neither the interval nor n is torn apart.
+        sure = f"{low * 100:.{digits}f}{NONE}\N{WORD JOINER}{high * 100:.{digits}f}"
+        return f"{_part(numerator, denominator)} ({sure}, n\N{NO-BREAK SPACE}{words.count(denominator)})"
 
     def count(self) -> str:
         return NOT_AVAILABLE if self.silent else words.count(self.value or 0)

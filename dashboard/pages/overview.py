@@ -181,7 +181,7 @@ def _agents(card: Card) -> None:
         _title(card)
         # What is asked first stays on a phone; the rest is on the wider page.
         columns = [
-            part.Column(title=name, number=place > 0, narrow=place > 3)
+            part.Column(title=name, number=place > 0, narrow=place > 3, wrap=place > 1)
             for place, name in enumerate(cards.AGENT_COLUMNS)
         ]
         along = _along()
