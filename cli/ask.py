@@ -118,8 +118,7 @@ def status(
     """What runs, how far it is, when each source last sent, and what waits for you.
 
     Works whether or not anything runs: journal and store are then read from disk. What cannot be read is a dash, in
-    JSON null. Exit code 1 where something that
-    runs is not well, or a file cannot be read.
+    JSON null. Exit code 1 where something that runs is not well, or a file cannot be read.
 
     Example: calltally status --format json
     """
