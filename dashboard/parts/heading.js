@@ -12,15 +12,13 @@ export default function ({ data, parentElement }) {
     if (data.behind) parts.push(data.behind);
     say(line, parts.join(" · "));
   };
+  tell();
   // Whoever is sent the address sees the same days. In the place of the entry that is there: Back leads past it.
-  const name = () => {
-    const place = new URL(location.href);
-    if (!data.zone || place.searchParams.has("zone")) return;
+  const place = new URL(location.href);
+  if (data.zone && !place.searchParams.has("zone")) {
     place.searchParams.set("zone", data.zone);
     history.replaceState(history.state, "", place);
-  };
-  tell();
-  name();
+  }
   clearInterval(box.timer);
-  box.timer = setInterval(() => (box.isConnected ? (tell(), name()) : clearInterval(box.timer)), 1000);
+  box.timer = setInterval(() => (box.isConnected ? tell() : clearInterval(box.timer)), 1000);
 }
