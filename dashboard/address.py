@@ -41,14 +41,14 @@ def go(place: str, **values: str) -> NoReturn:
     st.switch_page(st.session_state["places"][place], query_params=after)
 
 
-def came_back(page: str) -> bool:
-    """Whether Back led to a page that was left by `go`; its address is as it was.
+def came_back(page: str, drawn: str) -> bool:
+    """Whether Back led from the page drawn last to one that was left for it by `go`; its address is as it was.
 
     The browser's history holds the page that was left with the values of the one gone to: they are put into the
     address before the page changes.
     """
     place, before = st.session_state.get("left", {}).get(frozenset(st.query_params.to_dict().items()), (page, {}))
-    if place == page:
+    if place == page or place != drawn:
         return False
     st.query_params.from_dict(before)
     return True

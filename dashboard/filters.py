@@ -38,8 +38,8 @@ class Choices:
 
 def bring_along(page: str) -> None:
     """Take the filters of the page before to this one, unless the address has some of its own."""
-    came_back = address.came_back(page)
-    elsewhere = not came_back and st.session_state.get("filters-page", page) != page
+    drawn = st.session_state.get("filters-page", page)
+    elsewhere = drawn != page and not address.came_back(page, drawn)
     # A zone stands in every address, so it tells nothing.
     if elsewhere and not any(name in st.query_params for name in NAMES if name != "zone"):
         address.write(**{**st.session_state.get("filters", {}), **st.query_params.to_dict()})
