@@ -6,9 +6,8 @@ from collections.abc import Collection
 
 import streamlit as st
 
-from dashboard import address, data, words
+from dashboard import address, data, nothing, words
 from dashboard.filters import CHOSEN
-from dashboard.inert import literal
 from dashboard.view import RANGES, View
 
 LONGEST = "90d"
@@ -41,17 +40,14 @@ def why_empty(
     `also` names what else narrows, with the names in the address that it stands for; `providers` are the platforms that
     have calls in the selection, found out where they are not given.
     """
-    if column is not None and (silent := _silent(_providers(view) if providers is None else providers, column)):
-        it = "it does" if len(silent) == 1 else "they do"
-        st.info(f"Not available from {literal(' and '.join(silent))}: {it} not send {what}.", icon=":material/block:")
+    if column is not None and providers is None:
+        providers = _providers(view)
+    if silent := nothing.not_sent(what, column, providers or ()):
+        st.info(silent, icon=":material/block:")
         return
-    filtered = bool(view.filters.columns) or bool(also)
-    st.info(
-        f"No {what} in the range ({view.label})" + (" with these filters." if filtered else ".")
-        + f" The store holds {words.counted(data.freshness().calls, 'call', 'calls')} in all.",
-        icon=":material/search_off:",
-    )  # fmt: skip
-    if filtered:
+    held = f"The store holds {words.counted(data.freshness().calls, 'call', 'calls')} in all."
+    st.info(f"{nothing.none_in(view, what, narrowed=bool(also))} {held}", icon=":material/search_off:")
+    if view.filters.columns or also:
         st.button("Clear the filters", key=f"clear-{key}", on_click=_clear, args=(tuple(also.split()),))
     elif address.read("range") != LONGEST:
         st.button(f"Show the {RANGES[LONGEST][0].lower()}", key=f"longer-{key}", on_click=_longer)
@@ -61,13 +57,6 @@ def _providers(view: View) -> Collection[str]:
     """The platforms that have calls in the selection; the one that is chosen, where there is no call."""
     rows = data.reader().measure("attempts", view.filters, slice_by="provider")
     return {row.slice or "" for row in rows} or view.filters.only.get("provider", ())
-
-
-def _silent(providers: Collection[str], column: str) -> list[str]:
-    """The names of these platforms, if none of them sends it."""
-    if any(data.sends(provider, column) for provider in providers):
-        return []
-    return sorted(data.titles().get(provider, provider) for provider in providers)
 
 
 def _clear(also: tuple[str, ...]) -> None:
