@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 from playwright.sync_api import Locator, Page
@@ -24,6 +24,7 @@ from calls.signing import sign
 from tests.e2e.test_up import Running
 
 PROVIDERS = ("synthflow", "inboundflow", "aisync", "callsync")
+VIEWERS_ZONE = "Europe/Berlin"
 HOSTILE = (
     "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'> **bold** [link](javascript:alert(1)) "
     "$x^2$ :smile: :material/bolt: \u202egnp.exe &amp; `code`"
@@ -136,6 +137,12 @@ def wait(page: Page, condition: Callable[[], bool], what: str, seconds: float = 
             return time.monotonic() - began
         page.wait_for_timeout(30)
     raise AssertionError(f"not within {seconds} s: {what}\n{page.inner_text('body')[:2000]}")
+
+
+def addressed(page: Page, **values: str) -> None:
+    """Wait until the address holds these values, in whatever order, the viewer's own zone, and no others."""
+    wanted = {"zone": VIEWERS_ZONE, **values}
+    wait(page, lambda: dict(parse_qsl(urlsplit(page.url).query)) == wanted, f"the address holds {wanted}")
 
 
 def luminance(colour: str) -> float:

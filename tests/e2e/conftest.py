@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.command import run, told
-from tests.e2e.browsing import PROVIDERS, Site, Watched
+from tests.e2e.browsing import PROVIDERS, VIEWERS_ZONE, Site, Watched
 from tests.e2e.test_up import COMMAND, Running
 from tools.ports import free_ports
 
@@ -67,7 +67,7 @@ def empty_site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture
 def tab(browser: Browser) -> Iterator[Watched]:
     """A fresh tab; at the end it must have logged no error and asked no other host."""
-    context = browser.new_context(viewport={"width": 1440, "height": 1200}, timezone_id="Europe/Berlin")
+    context = browser.new_context(viewport={"width": 1440, "height": 1200}, timezone_id=VIEWERS_ZONE)
     context.set_default_timeout(WAIT_MS)
     watched = Watched(context.new_page())
     yield watched

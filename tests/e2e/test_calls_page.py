@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from itertools import permutations
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from dashboard.pages.call_list import ROWS_A_PAGE
 from dashboard.part import FOLDER
-from tests.e2e.browsing import HOSTILE, PROVIDERS, Site, Watched, settled, wait
+from tests.e2e.browsing import HOSTILE, PROVIDERS, Site, Watched, addressed, settled, wait
 
 pytestmark = pytest.mark.browser
 
@@ -40,7 +40,7 @@ def test_a_call_is_found(tab: Watched, site: Site) -> None:
     for typed in (*numbers, "ziegenkäse BESTELLEN", "Olga"):
         page.get_by_role("textbox", name="Find").fill(typed)
         page.keyboard.press("Enter")
-        wait(page, lambda typed=typed: page.url.endswith(urlencode({"find": typed})), typed)  # type: ignore[misc]
+        addressed(page, find=typed)
         expect(rows(page)).to_have_count(1)
         expect(rows(page)).to_contain_text("Olga Ünlü")
 
