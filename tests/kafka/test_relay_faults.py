@@ -203,7 +203,7 @@ def test_a_broker_that_comes_later_gets_everything(kafka: None, tmp_path: Path) 
             node.start()
             node.wait()
             published(relay, 300)
-            assert relay.state.fault is None
+            until(lambda: relay.state.fault is None, lambda: f"{relay.state}")
         assert assert_complete(journal, cluster.bootstrap) == 0
 
 
