@@ -15,6 +15,7 @@ import duckdb
 import structlog
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
 
 from analytics.metric import Metric
 from analytics.query import Limits, Query
@@ -33,8 +34,8 @@ Number: TypeAlias = tuple[str, float, int]
 log = structlog.get_logger("sql")
 
 
-class LastDay:
-    """Measures the whole catalogue; any thread may ask."""
+class LastDay(Collector):
+    """Measures the whole catalogue; any thread may collect, which blocks while it is measured."""
 
     def __init__(
         self,
@@ -51,8 +52,7 @@ class LastDay:
         self._asking = threading.Lock()
         self._kept: tuple[float, Sequence[Number]] | None = None
 
-    def families(self) -> Iterator[Family]:
-        """The numbers as Prometheus takes them; blocks while they are measured."""
+    def collect(self) -> Iterator[Family]:
         values = GaugeMetricFamily(
             "calltally_metric", "A number of the metrics dictionary over the last 24 hours.", labels=["metric"]
         )

@@ -278,9 +278,9 @@ RELATIONS: Mapping[str, Relation] = MappingProxyType(
 )
 """What a metric's header may name in `from`.
 
-The rows of `calls` have, beside the columns of the table: `contact`, the outside number in one spelling, null where
-it is withheld; `hung_up_early`, by the caller
-within 10 seconds; `contained`, handled by the agent to the end; `opted_out`, by disposition or tags.
+The rows of `calls` have, beside the columns of the table: `contact`, the outside number in one spelling, null where it
+is withheld; `hung_up_early`, by the caller within 10 seconds; `contained`, handled by the agent to the end;
+`opted_out`, by disposition or tags.
 """
 
 EVERY_CALL = f"SELECT * FROM {_EVERY_CALL}"

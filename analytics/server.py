@@ -125,8 +125,7 @@ def create_app(
     Who shows the token at /metrics is told the numbers of `catalogue`, too: how a business does is not for everybody.
     `on_stuck` is called, once, when a query ignores its interruption: only a new process frees its thread.
     """
-    metrics = ServerMetrics(worker_state)
-    last_day = LastDay(store.cursor, catalogue, limits)
+    metrics = ServerMetrics(worker_state, LastDay(store.cursor, catalogue, limits))
     sql = _Sql(store, limits, metrics, on_stuck or _log_stuck)
 
     async def version(_: Request) -> Response:
@@ -149,8 +148,7 @@ def create_app(
     async def prometheus(request: Request) -> Response:
         if worker_state.careful or not _shows(request, token):
             return Response(metrics.text(), media_type=metrics.media_type)
-        text = await asyncio.to_thread(lambda: metrics.text_with(last_day.families()))
-        return Response(text, media_type=metrics.media_type)
+        return Response(await asyncio.to_thread(metrics.text_with_numbers), media_type=metrics.media_type)
 
     return Starlette(
         routes=[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -20,7 +20,10 @@ class ServerMetrics:
 
     media_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, state: WorkerState) -> None:
+    def __init__(self, state: WorkerState, numbers: Collector) -> None:
+        """`numbers` are what the calls come to, which is not for every scraper."""
+        self._numbers = CollectorRegistry()
+        self._numbers.register(numbers)
         self._registry = CollectorRegistry()
         self._registry.register(_WorkerCollector(state))
         self._queries = Counter("calltally_queries", "SQL queries by outcome.", ["outcome"], registry=self._registry)
@@ -40,20 +43,9 @@ class ServerMetrics:
         """The answer to a scrape."""
         return generate_latest(self._registry)
 
-    def text_with(self, more: Iterable[Metric]) -> bytes:
-        """The same, and `more` behind it."""
-        families = list(more)
-        others = CollectorRegistry()
-        others.register(_Given(families))
-        return self.text() + generate_latest(others)
-
-
-class _Given(Collector):
-    def __init__(self, families: list[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> list[Metric]:
-        return self._families
+    def text_with_numbers(self) -> bytes:
+        """The same, and the numbers behind it; blocks while they are measured."""
+        return self.text() + generate_latest(self._numbers)
 
 
 class _WorkerCollector(Collector):

@@ -26,23 +26,12 @@ def nothing_received() -> bool:
     return True
 
 
-def why_empty(
-    view: View,
-    what: str,
-    *,
-    key: str,
-    column: str | None = None,
-    also: str = "",
-    providers: Collection[str] | None = None,
-) -> None:
+def why_empty(view: View, what: str, *, key: str, column: str | None = None, also: str = "") -> None:
     """Say why there is no such thing: not sent by the platforms, or nothing in the range with these filters.
 
-    `also` names what else narrows, with the names in the address that it stands for; `providers` are the platforms that
-    have calls in the selection, found out where they are not given.
+    `also` names what else narrows, with the names in the address that it stands for.
     """
-    if column is not None and providers is None:
-        providers = _providers(view)
-    if silent := nothing.not_sent(what, column, providers or ()):
+    if column is not None and (silent := nothing.not_sent(what, column, _providers(view))):
         st.info(silent, icon=":material/block:")
         return
     held = f"The store holds {words.counted(data.freshness().calls, 'call', 'calls')} in all."

@@ -100,6 +100,14 @@ def new_calls(numbers: Sequence[int], **fields: object) -> Batch:
     return batch_of(events, [CallChange(key=key_of(call), before=None, after=call) for call in calls])
 
 
+def put_call(store: Store, number: int, *, received_at: Micros, **fields: object) -> Call:
+    """Store one new call, whose one event stands at that position of the journal."""
+    event = event_of(number, f"call-{number}", received_at=received_at)
+    call = call_of([event], **fields)
+    store.apply(batch_of([event], [CallChange(key=key_of(call), before=None, after=call)]))
+    return call
+
+
 def everything(store: Store) -> dict[str, list[tuple[object, ...]]]:
     """All public columns of all public tables that are compared between stores, rows in an order of their own."""
     found = {}

@@ -13,9 +13,9 @@ from streamlit.testing.v1 import AppTest
 from structlog.testing import capture_logs
 
 from analytics.query import Limits, Query
-from analytics.store import Batch, CallChange, DeliveryRow, Position, Store
+from analytics.store import Batch, DeliveryRow, Position, Store
 from calls.errors import BrokerUnavailable
-from calls.model import CallKey, DeadLetter, Delivery, Rules, Trust, Verdict
+from calls.model import DeadLetter, Delivery, Rules, Trust, Verdict
 from dashboard import part, words
 from dashboard.pages import call_detail
 from dashboard.pages.call_detail import turns
@@ -26,7 +26,7 @@ from streams.kafka_state import KafkaState
 from tests.dashboards import drawn, served, told
 from tests.fixture_calls import counted, filled_store
 from tests.serving import Serving, serving
-from tests.storing import batch_of, call_of, event_of
+from tests.storing import put_call
 from tests.waiting import until
 
 NOW = time.time_ns() // 1000
@@ -50,12 +50,7 @@ def endpoint(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 def put(store: Store, number: int, **fields: object) -> str:
     """One call in the store, of an hour ago; all that is not named is absent."""
-    received = NOW - HOUR + number
-    event = event_of(number, f"call-{number}", received_at=received)
-    call = call_of([event], **fields)
-    key = CallKey(call["provider"], call["org"], call["call_id"])
-    store.apply(batch_of([event], [CallChange(key=key, before=None, after=call)]))
-    return call["call_id"]
+    return put_call(store, number, received_at=NOW - HOUR + number, **fields)["call_id"]
 
 
 def full(store: Store) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from analytics.metric import Filters, catalogue
-from analytics.store import CallChange, Store
+from analytics.store import Store
 from calls.model import Micros, Rules
 from tests.contracts.measures import Measured, measure
-from tests.storing import NOON, SECOND, batch_of, call_of, event_of, key_of
+from tests.storing import NOON, SECOND, put_call
 
 METRICS = catalogue()
 HOUR = 3600 * SECOND
@@ -36,9 +36,8 @@ def put(store: Store) -> Put:
 
     def put(at: Micros, *, received_at: Micros | None = None, **fields: object) -> None:
         stored.append(len(stored) + 1)
-        event = event_of(stored[-1], f"call-{stored[-1]}", received_at=at if received_at is None else received_at)
-        call = call_of([event], **{"counted_at": at, "caller_phone": CALLER, "ended_by": "agent", **fields})
-        store.apply(batch_of([event], [CallChange(key=key_of(call), before=None, after=call)]))
+        told = {"counted_at": at, "caller_phone": CALLER, "ended_by": "agent", **fields}
+        put_call(store, stored[-1], received_at=at if received_at is None else received_at, **told)
 
     return put
 

@@ -19,12 +19,12 @@ from analytics.access import ensure_token, read_token
 from analytics.last_day import DAY_US
 from analytics.query import Limits, Query
 from analytics.server import BODY_MAX, create_app, serve
-from analytics.store import CallChange, Store
+from analytics.store import Store
 from calls.errors import QueryError, SettingsError, StoreUnavailable
 from calls.model import Rules
 from streams.worker_state import WorkerState
 from tests.serving import TOKEN, Serving, serving
-from tests.storing import batch_of, call_of, event_of, key_of, new_calls
+from tests.storing import new_calls, put_call
 from tests.waiting import comes_true, until
 
 ENDLESS = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range = 7"
@@ -440,9 +440,7 @@ def test_the_numbers_of_the_last_day_are_told_to_who_shows_the_token(tmp_path: P
     store = Store.open(tmp_path / "store.duckdb", rules=Rules())
     now = time.time_ns() // 1000
     for number, (at, connection) in enumerate([(now, "person"), (now, "busy"), (now - 2 * DAY_US, "person")], 1):
-        event = event_of(number, f"call-{number}", received_at=at)
-        call = call_of([event], connection=connection)
-        store.apply(batch_of([event], [CallChange(key=key_of(call), before=None, after=call)]))
+        put_call(store, number, received_at=at, connection=connection)
     with serving(store) as server, _client(server) as http:
         told, told_to_a_stranger = _samples(http, TOKEN), _samples(http)
     store.close()

@@ -223,7 +223,7 @@ def test_a_bar_leads_to_its_calls_and_back(tab: Watched, site: Site, where: tupl
 
 
 def test_what_a_bar_led_to_outlasts_a_reload_and_can_be_taken_away(tab: Watched, site: Site) -> None:
-    """The address says it, and a list of its own shows it."""
+    """The address says it, a list of its own shows it, and Back brings it again."""
     page = tab.page
     page.goto(site.url())
     clicked = bar(page, "Analysis", "criterion: goal", "outcome: not met")
@@ -237,10 +237,16 @@ def test_what_a_bar_led_to_outlasts_a_reload_and_can_be_taken_away(tab: Watched,
 
     page.get_by_role("combobox", name="Criterion").click()
     page.get_by_role("option", name="All").click()
-    expect(page).not_to_have_url(re.compile("criterion"))
+    addressed(page, judged="false", counted="yes")
     page.get_by_role("combobox", name="Judged").click()
     page.get_by_role("option", name="All").click()
+    addressed(page, counted="yes")
     expect(listed).not_to_have_text(narrowed)
+
+    page.go_back()
+    addressed(page, judged="false", counted="yes")
+    page.go_back()
+    expect(listed).to_have_text(narrowed)
 
 
 def test_new_calls_do_not_repeat_a_click(tab: Watched, site: Site) -> None:
