@@ -7,7 +7,6 @@ viewer's own: then another viewer of the same address would have another one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -18,6 +17,7 @@ PAGES_SHOWN = 5
 PAGES_WIDTH = 300
 """Pixels that hold so many pages beside the arrows, also where their numbers have five digits."""
 TEXT_MOST = 200
+_HERE, _LEAD = "here", "lead"
 
 
 def read(name: str) -> str:
@@ -33,25 +33,27 @@ def write(**values: str) -> None:
         st.query_params.from_dict(after)
 
 
-def go(place: str, **values: str) -> NoReturn:
-    """Leave for another page, with these values in its address."""
-    after = {key: value for key, value in values.items() if value}
-    left = st.session_state.setdefault("left", {})
-    left[frozenset(after.items())] = place, st.query_params.to_dict()
-    st.switch_page(st.session_state["places"][place], query_params=after)
+def arrive(page: str) -> bool:
+    """Note that this page is drawn; whether it was another one before."""
+    before = st.session_state.get(_HERE, page)
+    st.session_state[_HERE] = page
+    if page != before:
+        st.session_state.pop(_LEAD, None)
+    return bool(page != before)
 
 
-def came_back(page: str, drawn: str) -> bool:
-    """Whether Back led from the page drawn last to one that was left for it by `go`; its address is as it was.
+def lead(link: str) -> None:
+    """Have the browser leave for that address with the next drawing.
 
-    The browser's history holds the page that was left with the values of the one gone to: they are put into the
-    address before the page changes.
+    Streamlit's own way to another page does so behind the browser's back: for the time that the news takes, it speaks
+    for the page it is leaving, and the server goes back to that.
     """
-    place, before = st.session_state.get("left", {}).get(frozenset(st.query_params.to_dict().items()), (page, {}))
-    if place == page or place != drawn:
-        return False
-    st.query_params.from_dict(before)
-    return True
+    st.session_state[_LEAD] = link
+
+
+def leads_to() -> str:
+    """Where the browser is to go, until it has gone there; empty when it stays."""
+    return str(st.session_state.get(_LEAD, ""))
 
 
 def link(place: str, **values: str) -> str:
@@ -84,9 +86,10 @@ def choose(
 ) -> str:
     """A drop-down list that shows and changes the value of that name; `own` as of `one_of`."""
     value = one_of(name, options, first, own=own)
+    key = _in_step(name, value)
     st.selectbox(
-        label, options, index=list(options).index(value), key=_in_step(name, value), format_func=show,
-        on_change=_chosen, args=(name, "" if own else first), width=width or "stretch",
+        label, options, index=list(options).index(value), key=key, format_func=show, on_change=_chosen,
+        args=(key, name, "" if own else first), width=width or "stretch",
     )  # fmt: skip
     return value
 
@@ -94,9 +97,10 @@ def choose(
 def section(label: str, name: str, options: Sequence[str], *, show: Callable[[str], str]) -> str:
     """Like `choose`, as buttons beside each other."""
     value = one_of(name, options, options[0])
+    key = _in_step(name, value)
     st.segmented_control(
-        label, options, default=value, key=_in_step(name, value), format_func=show, on_change=_chosen,
-        args=(name, options[0]), label_visibility="collapsed", required=True,
+        label, options, default=value, key=key, format_func=show, on_change=_chosen,
+        args=(key, name, options[0]), label_visibility="collapsed", required=True,
     )  # fmt: skip
     return value
 
@@ -104,8 +108,9 @@ def section(label: str, name: str, options: Sequence[str], *, show: Callable[[st
 def type_in(label: str, name: str, *, placeholder: str) -> str:
     """A line of text that shows and changes the value of that name."""
     value = read(name).strip()[:TEXT_MOST]
+    key = _in_step(name, value)
     st.text_input(
-        label, value, key=_in_step(name, value), placeholder=placeholder, on_change=_chosen, args=(name, ""),
+        label, value, key=key, placeholder=placeholder, on_change=_chosen, args=(key, name, ""),
         max_chars=TEXT_MOST,
     )  # fmt: skip
     return value
@@ -124,11 +129,16 @@ def turn(pages: int) -> None:
     """Buttons that lead to the other pages."""
     wanted = page(pages)
     # Another page is another widget: a value set for it would be one too many beside its default.
-    key = f"in-{PAGE}-{wanted}"
+    key = key_of(f"{PAGE}-{wanted}")
     # Without a width it takes that of its buttons, and leaves out pages, as if for want of room, where they are few.
     st.pagination(
         pages, default=wanted, key=key, on_change=_turned, args=(key,), max_visible_pages=PAGES_SHOWN, width=PAGES_WIDTH
     )
+
+
+def key_of(name: str) -> str:
+    """The key of the widget of that name: its own on every page, lest an answer be taken for another page's."""
+    return f"in-{st.session_state.get(_HERE, '')}-{name}"
 
 
 def _in_step(name: str, value: str) -> str:
@@ -137,14 +147,14 @@ def _in_step(name: str, value: str) -> str:
     A widget begins with its default, which has to be the same value: a browser that gets two drawings at once sees the
     second one only, where nothing is set any more, and would answer as if somebody had chosen the first of the list.
     """
-    key = f"in-{name}"
+    key = key_of(name)
     if st.session_state.get(key, value) != value:
         st.session_state[key] = value
     return key
 
 
-def _chosen(name: str, first: str) -> None:
-    value = st.session_state[f"in-{name}"] or ""
+def _chosen(key: str, name: str, first: str) -> None:
+    value = st.session_state[key] or ""
     write(**{name: "" if value == first else value, PAGE: ""})
 
 

@@ -18,15 +18,13 @@ def main() -> None:
     """Draw the page that the address names."""
     st.set_page_config(page_title="Calltally", page_icon=HERE / "favicon.svg", layout="wide")
     st.html(f"<style>{(HERE / 'frame.css').read_text(encoding='utf-8')}</style>")
-    places = {
-        "overview": st.Page(
-            overview.render, title="Overview", icon=":material/monitoring:", url_path="overview", default=True
-        ),
-        "calls": st.Page(call_list.render, title="Calls", icon=":material/call:", url_path="calls"),
-        "sql": st.Page(sql.render, title="SQL", icon=":material/database:", url_path="sql"),
-    }
-    st.session_state["places"] = places
-    page = st.navigation(list(places.values()))
+    page = st.navigation(
+        [
+            st.Page(overview.render, title="Overview", icon=":material/monitoring:", url_path="overview", default=True),
+            st.Page(call_list.render, title="Calls", icon=":material/call:", url_path="calls"),
+            st.Page(sql.render, title="SQL", icon=":material/database:", url_path="sql"),
+        ]
+    )
     if data.settings().dashboard_password_hash is not None:
         # A form, since to sign out is no mere link that a page of others could follow.
         st.sidebar.html('<form method="post" action="sign-out"><button class="sign-out">Sign out</button></form>')

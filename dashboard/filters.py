@@ -37,13 +37,12 @@ class Choices:
 
 
 def bring_along(page: str) -> None:
-    """Take the filters of the page before to this one, unless the address has some of its own."""
-    drawn = st.session_state.get("filters-page", page)
-    elsewhere = drawn != page and not address.came_back(page, drawn)
-    # A zone stands in every address, so it tells nothing.
-    if elsewhere and not any(name in st.query_params for name in NAMES if name != "zone"):
+    """Take the filters of the page before to this one, unless the address has some of its own.
+
+    Every page that was drawn has its zone there, so one that Back leads to is as it was.
+    """
+    if address.arrive(page) and not any(name in st.query_params for name in NAMES):
         address.write(**{**st.session_state.get("filters", {}), **st.query_params.to_dict()})
-    st.session_state["filters-page"] = page
     # The viewer's own zone comes by itself; written, it would be one more step to go back.
     own_zone = {"zone": ""} if address.read("zone") == viewer_zone() else {}
     st.session_state["filters"] = {**{name: address.read(name) for name in NAMES}, **own_zone}
@@ -110,15 +109,15 @@ def _pick_day(label: str, name: str, first: date) -> date:
     day = min(max(day, FIRST_DAY), LAST_DAY)
     if address.read(name) and day.isoformat() != address.read(name):
         address.write(**{name: ""})
-    key = f"in-{name}"
+    key = address.key_of(name)
     if st.session_state.get(key, day) != day:
         st.session_state[key] = day
     st.date_input(
-        label, day, key=key, min_value=FIRST_DAY, max_value=LAST_DAY, on_change=_day_chosen, args=(name,), width=150
+        label, day, key=key, min_value=FIRST_DAY, max_value=LAST_DAY, on_change=_day_chosen, args=(key, name), width=150
     )
     return day
 
 
-def _day_chosen(name: str) -> None:
-    day = st.session_state[f"in-{name}"]
+def _day_chosen(key: str, name: str) -> None:
+    day = st.session_state[key]
     address.write(**{name: day.isoformat() if day else "", address.PAGE: ""})

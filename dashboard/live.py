@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard import data, door, filters, part, words
+from dashboard import address, data, door, filters, part, words
 from dashboard.data import Pulse
 from dashboard.inert import literal
 
@@ -68,6 +68,7 @@ def heading(title: str, about: str) -> None:
         newest_ms=round(fresh.newest.timestamp() * 1000) if fresh.newest else None,
         behind=" · ".join(filter(None, (_behind(data.pulse()), door.unread(door.of_late(datetime.now(UTC)))))),
         zone=filters.zone(),
+        leads_to=address.leads_to(),
     )
     if fresh.mistakes:
         st.error(

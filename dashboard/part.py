@@ -69,26 +69,28 @@ class TileData(TypedDict):
     href: str
 
 
-def heading(title: str, line: str, *, newest_ms: int | None = None, behind: str = "", zone: str = "") -> None:
+def heading(
+    title: str, line: str, *, newest_ms: int | None = None, behind: str = "", zone: str = "", leads_to: str = ""
+) -> None:
     """The page's title and one grey line; `newest_ms` is told as a time ago that goes on by itself.
 
-    `zone` is put into the address where that has none.
+    `zone` is put into the address where that has none; the browser leaves for `leads_to`.
     """
-    told = {"title": title, "line": line, "newest": newest_ms, "behind": behind, "zone": zone}
+    told = {"title": title, "line": line, "newest": newest_ms, "behind": behind, "zone": zone, "lead": leads_to}
     _mount("heading", f"heading-{title}", told)
 
 
-def tiles(key: str, rows: Sequence[TileData]) -> str:
-    """Tiles of equal height beside each other; gives the name of the one whose query was just asked to be opened."""
-    return _mount("tiles", key, {"tiles": list(rows)})
+def tiles(key: str, rows: Sequence[TileData]) -> None:
+    """Tiles of equal height beside each other."""
+    _mount("tiles", key, {"tiles": list(rows)})
 
 
-def table(key: str, columns: Sequence[Column], rows: Sequence[Row], *, label: str, mark_new: str = "") -> str:
-    """A table; gives the id of the row that was just opened.
+def table(key: str, columns: Sequence[Column], rows: Sequence[Row], *, label: str, mark_new: str = "") -> None:
+    """A table; a row with an address leads there.
 
     Rows that come while `mark_new` stays the same are marked for two seconds; empty, none are.
     """
-    return _mount("table", key, {"columns": list(columns), "rows": list(rows), "label": label, "mark": mark_new})
+    _mount("table", key, {"columns": list(columns), "rows": list(rows), "label": label, "mark": mark_new})
 
 
 def facts(key: str, items: Mapping[str, Cell | str]) -> None:
@@ -112,10 +114,8 @@ def schema(key: str, tables: Mapping[str, Sequence[tuple[str, str, str]]]) -> No
     _mount("schema", key, {"tables": [{"name": name, "columns": list(rows)} for name, rows in tables.items()]})
 
 
-def _mount(name: str, key: str, content: Mapping[str, object]) -> str:
-    result = _component(name)(key=key, data=dict(content), on_open_change=_nothing)
-    opened = getattr(result, "open", None)
-    return opened if isinstance(opened, str) else ""
+def _mount(name: str, key: str, content: Mapping[str, object]) -> None:
+    _component(name)(key=key, data=dict(content))
 
 
 @cache
@@ -124,7 +124,3 @@ def _component(name: str) -> ComponentRenderer:
     script = (FOLDER / f"{name}.js").read_text(encoding="utf-8")
     style = (FOLDER / "parts.css").read_text(encoding="utf-8")
     return st.components.v2.component(f"calltally.{name}", css=style, js=f"{shared}\n{script}")
-
-
-def _nothing() -> None:
-    """A part's answer needs a callback to be known."""

@@ -384,19 +384,6 @@ def chosen(test: AppTest) -> dict[str, str]:
     return {box.label: box.options[box.index or 0] for box in test.selectbox}
 
 
-def test_a_bar_that_was_clicked_leads_to_its_calls_once(store: Store, endpoint: Serving) -> None:
-    """With the filters of the overview; the drawing after that is of the overview again."""
-    full(store)
-    test = drawn(address={"range": "30d", "direction": "inbound"})
-    test.session_state["clicked"] = "criterion=goal&judged=true"
-    test.run()
-
-    assert address_of(test) == {
-        "range": "30d", "zone": "UTC", "direction": "inbound", "criterion": "goal", "judged": "true", "counted": "yes",
-    }  # fmt: skip
-    assert "clicked" not in test.session_state
-
-
 def test_no_choice_is_empty_or_not_a_number(store: Store, endpoint: Serving) -> None:
     """Calls without agent, name, direction or reason offer none to choose."""
     put(store, 1)

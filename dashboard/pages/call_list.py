@@ -188,16 +188,13 @@ def _list(view: View, where: str, params: dict[str, Parameter], order: str, foun
     shown = [_row(row, view.filters.zone, now, along) for row in rows]
     # Only on top of the newest calls does a new row mean a new call.
     mark = f"{where}{params}" if page == 1 and order == SORTS["newest"][1] else ""
-    opened = part.table("calls", COLUMNS, shown, label="Calls", mark_new=_without_time(mark, params))
+    part.table("calls", COLUMNS, shown, label="Calls", mark_new=_without_time(mark, params))
     left, right = st.columns([2, 3], vertical_alignment="center")
     with left:
         st.caption(f"{words.counted(found, 'call', 'calls')}; a row opens the call")
     with right, st.container(horizontal=True, horizontal_alignment="right"):
         if pages > 1:
             address.turn(pages)
-    if opened:
-        address.write(call=opened)
-        st.rerun()
 
 
 def _rows_of(where: str, order: str, page: int) -> str:

@@ -27,9 +27,7 @@ Draw = Callable[[charts.Rows], Picture]
 
 
 def render() -> None:
-    """Draw the page, or leave for the calls of the bar that was just clicked."""
-    if narrow := st.session_state.pop("clicked", ""):
-        address.go("calls", **{**_along(), **narrowing.of_link(narrow)})
+    """Draw the page."""
     choices = data.choices()
     head, choose = st.columns([1, 2], vertical_alignment="bottom")
     with choose:
@@ -61,7 +59,7 @@ def _prepare(reader: Reader, view: View) -> None:
 
 
 def _tiles(reader: Reader, view: View) -> None:
-    shown, queries = [], {}
+    shown = []
     providers = {row.slice or "" for row in reader.measure("attempts", view.filters, slice_by="provider")}
     # What a platform does not send is missing whichever filter leads to its calls.
     of = {"provider": sorted(providers)} if providers else view.filters.only
@@ -70,19 +68,17 @@ def _tiles(reader: Reader, view: View) -> None:
         series = reader.measure(name, view.filters, bucket=view.bucket)
         before = reader.measure(name, view.before)
         told = tile(metric, total(series), total(before), only=of, back=view.back)
-        queries[name] = cards.filled_in(*metric.sql(view.filters))
+        query = cards.filled_in(*metric.sql(view.filters))
         shown.append(
             part.TileData(
                 name=name, title=metric.title, figure=told.figure, change=told.change or "",
                 tone="" if told.good is None else "good" if told.good else "bad", base=told.base,
                 points=_points(series, metric, view), about=metric.about,
-                note=" ".join(filter(None, (without(metric, providers), _note(metric, view)))), sql=queries[name],
-                href=address.link("sql", sql=queries[name]),
+                note=" ".join(filter(None, (without(metric, providers), _note(metric, view)))), sql=query,
+                href=address.link("sql", sql=query),
             )
         )  # fmt: skip
-    opened = part.tiles("tiles", shown)
-    if opened in queries:
-        address.go("sql", sql=queries[opened])
+    part.tiles("tiles", shown)
 
 
 def _points(series: Sequence[Measured], metric: Metric, view: View) -> list[float | None]:
@@ -161,9 +157,9 @@ def _chart(card: Card, view: View, what: str, column: str | None, draw: Draw) ->
 
 
 def _clicked(key: str) -> None:
-    """Remember where the bar leads, for the drawing that follows: a click is no state of the page that would last."""
     found = st.session_state[key]["selection"].get(charts.CLICKED)
-    st.session_state["clicked"] = found[0]["narrow"] if found else ""
+    if found:
+        address.lead(address.link("calls", **{**_along(), **narrowing.of_link(found[0]["narrow"])}))
 
 
 def _along() -> dict[str, str]:
@@ -192,11 +188,9 @@ def _agents(card: Card) -> None:
             if agent:
                 row["href"] = address.link("calls", **{**along, "agent": agent})
             rows.append(row)
-        opened = part.table("agents", columns, rows, label=card.title)
+        part.table("agents", columns, rows, label=card.title)
         if card.note:
             st.caption(literal(card.note))
-    if opened:
-        address.go("calls", **{**along, "agent": opened})
 
 
 def _title(card: Card) -> None:

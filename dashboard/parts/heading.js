@@ -19,6 +19,8 @@ export default function ({ data, parentElement }) {
     place.searchParams.set("zone", data.zone);
     history.replaceState(history.state, "", place);
   }
+  if (data.lead && box.lead !== data.lead) go(data.lead);
+  box.lead = data.lead;
   clearInterval(box.timer);
   box.timer = setInterval(() => (box.isConnected ? tell() : clearInterval(box.timer)), 1000);
 }

@@ -33,9 +33,17 @@ function fill(parent, items, make, update) {
   items.forEach((item, place) => update(parent.children[place] || parent.appendChild(make()), item, place));
 }
 
+// To another address of these pages, without a new start of them: as if Back or Forward had led there.
+function go(href) {
+  history.pushState({}, "", href);
+  dispatchEvent(new PopStateEvent("popstate"));
+}
+
 // A link that the page itself follows; with a modifier key the browser does, in another tab.
-function followed(event) {
-  return event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
+function follow(event) {
+  if (event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  go(event.currentTarget.href);
 }
 
 function ago(since) {

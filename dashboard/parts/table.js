@@ -22,7 +22,7 @@ function kind(column) {
   return [column.number && "number", column.narrow && "narrow", column.wrap && "wrap"].filter(Boolean).join(" ");
 }
 
-function opens(row, item, open) {
+function opens(row, item) {
   // The link spans the row, so that all of it opens, by mouse, touch and keyboard, and in another tab, too.
   const first = row.children[0];
   let link = first.querySelector("a");
@@ -32,11 +32,7 @@ function opens(row, item, open) {
   }
   if (!link) {
     link = element("a", "opens", first);
-    link.onclick = (event) => {
-      if (!followed(event)) return;
-      event.preventDefault();
-      open(row.dataset.id);
-    };
+    link.onclick = follow;
   }
   attribute(link, "href", item.href);
   attribute(link, "aria-label", "Open " + item.cells.map((content) => content.text).filter(Boolean).join(", "));
@@ -65,7 +61,7 @@ function arrange(body, rows) {
   });
 }
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data, parentElement }) {
   const box = root(parentElement, "div", "scroll");
   if (!box.firstChild) {
     const table = element("table", "", box);
@@ -87,7 +83,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   arrange(body, rows);
   data.rows.forEach((item, place) => {
     fill(rows[place], item.cells, cell, (made, content, column) => update(made, content, data.columns[column]));
-    opens(rows[place], item, (id) => setTriggerValue("open", id));
+    opens(rows[place], item);
   });
   box.mark = data.mark;
   box.timer ||= setInterval(() => {

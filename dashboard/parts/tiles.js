@@ -57,7 +57,7 @@ function fit(base) {
   for (let size = 11.5; size >= 9 && wide(); size -= 0.5) base.style.fontSize = size + "px";
 }
 
-function passport(box, open) {
+function passport(box) {
   const made = element("dialog", "passport", box);
   const head = element("div", "head", made);
   element("h2", "", head);
@@ -73,10 +73,8 @@ function passport(box, open) {
   const run = element("a", "action main", actions);
   say(run, "Open in SQL");
   run.onclick = (event) => {
-    if (!followed(event)) return;
-    event.preventDefault();
-    made.close();
-    open(made.dataset.name);
+    follow(event);
+    if (event.defaultPrevented) made.close();
   };
   const copy = element("button", "action", actions);
   copy.type = "button";
@@ -99,11 +97,11 @@ function describe(made, item) {
   attribute(made.querySelector("a"), "href", item.href);
 }
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data, parentElement }) {
   const box = root(parentElement, "div", "tiles");
   if (!box.firstChild) {
     element("div", "grid", box);
-    passport(box, (opened) => setTriggerValue("open", opened));
+    passport(box);
   }
   const [grid, dialog] = box.children;
   fill(grid, data.tiles, tile, (made, item) => {

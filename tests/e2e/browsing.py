@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from analytics.access import read_token
 from analytics.client import Client
@@ -122,6 +122,25 @@ def shows(page: Page, name: str, number: int, seconds: float = 60) -> float:
     """Wait until a tile shows a number; gives the seconds it took."""
     figure = tile(page, name).locator(".figure")
     return wait(page, lambda: digits(figure) == str(number), f"{name} is {number}", seconds)
+
+
+def bar(page: Page, card: str, *words: str) -> Locator:
+    """Of the bars of a card's finished picture that tell all these words the biggest: one of a pixel is no target."""
+    settled(page)
+    chart = page.locator('[data-testid="stVerticalBlock"]', has_text=card).locator('[data-testid="stVegaLiteChart"]')
+    bars = chart.locator(".mark-rect path" + "".join(f'[aria-label*="{word}"]' for word in words))
+    bars.first.wait_for(state="attached")
+    sizes = bars.evaluate_all(
+        "(all) => all.map((one) => one.getBoundingClientRect()).map((place) => place.width * place.height)"
+    )
+    return bars.nth(sizes.index(max(sizes)))
+
+
+def point_at(page: Page, shown: Locator) -> None:
+    """Move to a bar of the finished picture, until it says that it can be clicked."""
+    settled(page)
+    shown.hover()
+    expect(page.locator("#vg-tooltip-element.visible")).to_contain_text("for its calls")
 
 
 def settled(page: Page) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, expect
 
 from tests.command import run, told
-from tests.e2e.browsing import Site, Watched, addressed, contrast, ratio, settled, shows, tile, wait
+from tests.e2e.browsing import Site, Watched, addressed, bar, contrast, point_at, ratio, settled, shows, tile, wait
 
 pytestmark = pytest.mark.browser
 
@@ -171,19 +171,6 @@ def test_an_agent_opens_its_calls(tab: Watched, site: Site) -> None:
 
     expect(page.get_by_role("heading", name="Calls", level=1)).to_be_visible()
     expect(page).to_have_url(re.compile(r"/calls\?.*agent="))
-
-
-def bar(page: Page, card: str, *words: str) -> Locator:
-    """The bar of a card's picture that tells all these words."""
-    chart = page.locator('[data-testid="stVerticalBlock"]', has_text=card).locator('[data-testid="stVegaLiteChart"]')
-    return chart.locator(".mark-rect path" + "".join(f'[aria-label*="{word}"]' for word in words)).first
-
-
-def point_at(page: Page, shown: Locator) -> None:
-    """Move to a bar of the finished picture, until it says that it can be clicked."""
-    settled(page)
-    shown.hover()
-    expect(page.locator("#vg-tooltip-element.visible")).to_contain_text("for its calls")
 
 
 LISTED = "FROM calls WHERE excluded IS NULL AND provider = 'synthflow'"
