@@ -29,7 +29,6 @@ from tests.serving import Serving, serving
 from tests.storing import put_call
 from tests.waiting import until
 
-NOW = time.time_ns() // 1000
 HOUR = 3_600_000_000
 
 
@@ -48,9 +47,14 @@ def endpoint(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         yield running
 
 
+def ago(length: int = 0) -> int:
+    """So long before now: the pages know the time, and other tests may have taken an hour since this file was read."""
+    return time.time_ns() // 1000 - length
+
+
 def put(store: Store, number: int, **fields: object) -> str:
     """One call in the store, of an hour ago; all that is not named is absent."""
-    return put_call(store, number, received_at=NOW - HOUR + number, **fields)["call_id"]
+    return put_call(store, number, received_at=ago(HOUR) + number, **fields)["call_id"]
 
 
 def full(store: Store) -> None:
@@ -60,7 +64,7 @@ def full(store: Store) -> None:
             store, number, agent_id="a1", agent_name="Nova", direction="inbound", status="completed",
             end_call_reason="human_goodbye", result="met" if number % 3 else "not_met", duration_s=60.0 + number,
             caller_phone="+14155550123", caller_name="Ada", transcript="bot: Hello\nhuman: Hi there", transferred=True,
-            tags=["a", "b"], cost_usd=0.25, started_at=NOW - HOUR, ended_at=NOW - HOUR + 60_000_000,
+            tags=["a", "b"], cost_usd=0.25, started_at=ago(HOUR), ended_at=ago(HOUR) + 60_000_000,
             analysis=[{"criterion": "goal", "result": "true", "feedback": "because"}],
             variables=[
                 {
@@ -71,7 +75,7 @@ def full(store: Store) -> None:
             actions=[
                 {
                     "name": "look_up", "action_type": "tool", "return_value": "{}", "error_message": None,
-                    "happened_at": NOW - HOUR,
+                    "happened_at": ago(HOUR),
                 }
             ],
         )  # fmt: skip
@@ -172,12 +176,22 @@ def test_a_passport_names_the_platforms_that_are_not_in_its_number(store: Store,
 
 def test_a_sparkline_ends_where_its_range_ends(store: Store, endpoint: Serving) -> None:
     """One busy day of seven is a peak between quiet days, and a share has no point on a day without calls."""
+    fourth_of_january = 1_767_528_000_000_000
     for number in range(3):
-        put(store, number, counted_at=NOW - 3 * 24 * HOUR)
+        put(store, number, counted_at=fourth_of_january)
+    week = {"zone": "UTC", "range": "custom", "from": "2026-01-01", "to": "2026-01-07"}
+    points = {name: one["points"] for name, one in _tiles(drawn(address=week)).items()}
+
+    assert points["attempts"] == [0, 0, 0, 3, 0, 0, 0]
+    assert [value is None for value in points["connected"]] == [True, True, True, False, True, True, True]
+
+
+def test_a_sparkline_of_a_count_leaves_out_the_day_that_is_not_over(store: Store, endpoint: Serving) -> None:
+    """It would only look like a fall; a share is one already."""
+    put(store, 1)
     points = {name: one["points"] for name, one in _tiles(drawn(address={"zone": "UTC"})).items()}
 
-    assert points["attempts"] == [0, 0, 0, 3, 0, 0]
-    assert [value is None for value in points["connected"]] == [True, True, True, False, True, True, True]
+    assert (len(points["attempts"]), len(points["connected"])) == (6, 7)
 
 
 def test_an_overview_without_calls_says_so_once(store: Store, endpoint: Serving) -> None:
@@ -241,12 +255,12 @@ def test_no_sign_that_turns_text_around_reaches_the_page_of_a_call(store: Store,
         actions=[
             {
                 "name": sign, "action_type": sign, "return_value": f'"{sign}"', "error_message": sign,
-                "happened_at": NOW - HOUR,
+                "happened_at": ago(HOUR),
             }
         ],
         appointments=[
             {
-                "starts_at": NOW, "ends_at": NOW, "service": sign, "caller_name": sign, "caller_phone": sign,
+                "starts_at": ago(), "ends_at": ago(), "service": sign, "caller_name": sign, "caller_phone": sign,
                 "calendar_event_id": sign, "link": sign,
             }
         ],
@@ -590,11 +604,11 @@ def test_what_was_refused_before_the_last_proved_webhook_is_told_of_for_an_hour(
     store: Store, endpoint: Serving
 ) -> None:
     """With two senders of a source one may have the wrong secret; a secret that was put right is old news."""
-    refuse(store, 1, count=25, received_at=NOW - 3 * HOUR, source="callsync")
-    accept(store, 2, received_at=NOW - 2 * HOUR, source="callsync")
+    refuse(store, 1, count=25, before=3 * HOUR, source="callsync")
+    accept(store, 2, before=2 * HOUR, source="callsync")
     assert not drawn().warning
 
-    refuse(store, 3, count=4, received_at=NOW - HOUR // 2)
+    refuse(store, 3, count=4, before=HOUR // 2)
     accept(store, 4)
     said = "".join(box.value for box in drawn().warning)
     assert said.startswith("4 webhooks of aisync were refused since")
@@ -607,14 +621,14 @@ def test_a_secret_that_was_put_right_is_no_warning(store: Store, endpoint: Servi
     assert drawn().warning
 
     for position in range(2, 7):
-        accept(store, position, received_at=NOW - HOUR // 2)
+        accept(store, position, before=HOUR // 2)
     assert not drawn().warning
 
 
 def test_webhooks_that_could_not_be_read_stand_in_the_heading(store: Store, endpoint: Serving) -> None:
     """With the most frequent reason; those of older days do not."""
     full(store)
-    dead(store, 1, "no_call_id", received_at=NOW - 25 * HOUR)
+    dead(store, 1, "no_call_id", before=25 * HOUR)
     assert "could not be read" not in told(drawn())
 
     for position in (2, 3):
@@ -629,13 +643,13 @@ def refuse(
     count: int,
     reason: str = "signature_wrong",
     source: str = "aisync",
-    received_at: int = NOW - HOUR // 2,
+    before: int = HOUR // 2,
 ) -> None:
-    at_the_door(store, position, Verdict.REFUSED, reason, count, source, received_at)
+    at_the_door(store, position, Verdict.REFUSED, reason, count, source, ago(before))
 
 
-def accept(store: Store, position: int, *, source: str = "aisync", received_at: int = NOW) -> None:
-    at_the_door(store, position, Verdict.ACCEPTED, None, 1, source, received_at)
+def accept(store: Store, position: int, *, source: str = "aisync", before: int = 0) -> None:
+    at_the_door(store, position, Verdict.ACCEPTED, None, 1, source, ago(before))
 
 
 def at_the_door(
@@ -645,16 +659,16 @@ def at_the_door(
         id=None, position=position, journal_id="j8", source=source, provider=source, verdict=verdict, reason=reason,
         trust=None, bytes=100, count=count, received_at=received_at,
     )  # fmt: skip
-    store.apply(Batch(positions=[Position("journal", "j8", position)], deliveries=[row], applied_at=NOW + position))
+    store.apply(Batch(positions=[Position("journal", "j8", position)], deliveries=[row], applied_at=ago() + position))
 
 
-def dead(store: Store, position: int, reason: str, *, received_at: int = NOW) -> None:
+def dead(store: Store, position: int, reason: str, *, before: int = 0) -> None:
     lost = Delivery(
-        source="aisync", provider="aisync", org="", body=b"{}", headers={}, received_at=received_at, trust=Trust.B,
+        source="aisync", provider="aisync", org="", body=b"{}", headers={}, received_at=ago(before), trust=Trust.B,
         journal_id="j9", position=position,
     )  # fmt: skip
     letter = DeadLetter(reason=reason, detail="Why.", delivery=lost)
-    store.apply(Batch(positions=[Position("journal", "j9", position)], dead_letters=[letter], applied_at=NOW))
+    store.apply(Batch(positions=[Position("journal", "j9", position)], dead_letters=[letter], applied_at=ago()))
 
 
 def test_what_is_on_its_way_through_kafka_is_told_of(
