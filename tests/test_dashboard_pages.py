@@ -188,7 +188,7 @@ def test_a_sparkline_ends_where_its_range_ends(store: Store, endpoint: Serving) 
 
 def test_a_sparkline_of_a_count_leaves_out_the_day_that_is_not_over(store: Store, endpoint: Serving) -> None:
     """It would only look like a fall; a share is one already."""
-    put(store, 1)
+    put(store, 1, counted_at=ago(3 * 24 * HOUR))
     points = {name: one["points"] for name, one in _tiles(drawn(address={"zone": "UTC"})).items()}
 
     assert (len(points["attempts"]), len(points["connected"])) == (6, 7)
