@@ -604,11 +604,11 @@ def test_what_was_refused_before_the_last_proved_webhook_is_told_of_for_an_hour(
     store: Store, endpoint: Serving
 ) -> None:
     """With two senders of a source one may have the wrong secret; a secret that was put right is old news."""
-    refuse(store, 1, count=25, before=3 * HOUR, source="callsync")
-    accept(store, 2, before=2 * HOUR, source="callsync")
+    refuse(store, 1, count=25, received_at=ago(3 * HOUR), source="callsync")
+    accept(store, 2, received_at=ago(2 * HOUR), source="callsync")
     assert not drawn().warning
 
-    refuse(store, 3, count=4, before=HOUR // 2)
+    refuse(store, 3, count=4, received_at=ago(HOUR // 2))
     accept(store, 4)
     said = "".join(box.value for box in drawn().warning)
     assert said.startswith("4 webhooks of aisync were refused since")
@@ -617,18 +617,19 @@ def test_what_was_refused_before_the_last_proved_webhook_is_told_of_for_an_hour(
 
 def test_a_secret_that_was_put_right_is_no_warning(store: Store, endpoint: Serving) -> None:
     """What was refused is accepted out of quarantine, with its own time."""
-    refuse(store, 1, count=5)
+    moment = ago(HOUR // 2)
+    refuse(store, 1, count=5, received_at=moment)
     assert drawn().warning
 
     for position in range(2, 7):
-        accept(store, position, before=HOUR // 2)
+        accept(store, position, received_at=moment)
     assert not drawn().warning
 
 
 def test_webhooks_that_could_not_be_read_stand_in_the_heading(store: Store, endpoint: Serving) -> None:
     """With the most frequent reason; those of older days do not."""
     full(store)
-    dead(store, 1, "no_call_id", before=25 * HOUR)
+    dead(store, 1, "no_call_id", received_at=ago(25 * HOUR))
     assert "could not be read" not in told(drawn())
 
     for position in (2, 3):
@@ -643,13 +644,15 @@ def refuse(
     count: int,
     reason: str = "signature_wrong",
     source: str = "aisync",
-    before: int = HOUR // 2,
+    received_at: int | None = None,
 ) -> None:
-    at_the_door(store, position, Verdict.REFUSED, reason, count, source, ago(before))
+    received = ago(HOUR // 2) if received_at is None else received_at
+    at_the_door(store, position, Verdict.REFUSED, reason, count, source, received)
 
 
-def accept(store: Store, position: int, *, source: str = "aisync", before: int = 0) -> None:
-    at_the_door(store, position, Verdict.ACCEPTED, None, 1, source, ago(before))
+def accept(store: Store, position: int, *, source: str = "aisync", received_at: int | None = None) -> None:
+    received = ago() if received_at is None else received_at
+    at_the_door(store, position, Verdict.ACCEPTED, None, 1, source, received)
 
 
 def at_the_door(
@@ -662,9 +665,10 @@ def at_the_door(
     store.apply(Batch(positions=[Position("journal", "j8", position)], deliveries=[row], applied_at=ago() + position))
 
 
-def dead(store: Store, position: int, reason: str, *, before: int = 0) -> None:
+def dead(store: Store, position: int, reason: str, *, received_at: int | None = None) -> None:
+    received = ago() if received_at is None else received_at
     lost = Delivery(
-        source="aisync", provider="aisync", org="", body=b"{}", headers={}, received_at=ago(before), trust=Trust.B,
+        source="aisync", provider="aisync", org="", body=b"{}", headers={}, received_at=received, trust=Trust.B,
         journal_id="j9", position=position,
     )  # fmt: skip
     letter = DeadLetter(reason=reason, detail="Why.", delivery=lost)
